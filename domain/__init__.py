@@ -1,0 +1,1 @@
+"""The rules of the desk: tickets, customers, agents and teams, without I/O, clock or random ids."""

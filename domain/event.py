@@ -1,0 +1,316 @@
+"""What every change of the desk has in common: who, when, how and why, and which of its values are personal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, get_args
+from uuid import UUID
+
+from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggregate
+from eventsourcing.utils import register_topic
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic_core import core_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SYSTEM_ACTOR = UUID(int=0)
+"""The desk itself, where no person or credential acted."""
+
+
+class Sealed(str):
+    """Stands in an event for a personal value that was not opened: an opaque token, whatever the field's type."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(cls, core_schema.str_schema()),
+            python_schema=core_schema.is_instance_schema(cls),
+            serialization=core_schema.plain_serializer_function_ser_schema(str, return_schema=core_schema.str_schema()),
+        )
+
+
+ERASED = Sealed("[erased]")
+"""Shown in place of a personal value whose key or bytes are gone."""
+
+
+class Role(StrEnum):
+    """In what capacity somebody acts."""
+
+    CUSTOMER = "customer"
+    AGENT = "agent"
+    TEAM_LEAD = "team_lead"
+    SUPERVISOR = "supervisor"
+    AUDITOR = "auditor"
+    DEVELOPER = "developer"
+    ADMINISTRATOR = "administrator"
+    SYSTEM = "system"
+
+
+class Channel(StrEnum):
+    """How a command or a message reached the desk."""
+
+    API = "api"
+    WEB = "web"
+    EMAIL = "email"
+    PHONE = "phone"
+    CHAT = "chat"
+    SELF_SERVICE = "self_service"
+    COMMAND_LINE = "command_line"
+    IMPORT = "import"
+    SYSTEM = "system"
+
+
+class Personal(NamedTuple):
+    """Marks an event field as personal data of the person whose id is at the dotted path `of` in the same event.
+
+    Storage splits such a value off: the event's state keeps a salted commitment only. A field of another type
+    than text says `| Sealed`, so that the event can be read without the value.
+    """
+
+    of: str
+
+
+class Provenance(BaseModel):
+    """Who acted, on whose behalf, through what, and which command caused it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    actor_id: UUID
+    role: Role
+    on_behalf_of: UUID | None = None
+    channel: Channel
+    client: str | None = None
+    command_id: UUID | None = None
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """The circumstances of one command: time, ids and actor enter the domain through this and nowhere else."""
+
+    at: datetime
+    by: Provenance
+    reason: str | None = None
+    source_address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Put `at` into UTC; a time without a zone is a ValueError."""
+        if self.at.tzinfo is not UTC:
+            if self.at.utcoffset() is None:
+                message = f"the time of an act needs a zone: {self.at.isoformat()}"
+                raise ValueError(message)
+            object.__setattr__(self, "at", self.at.astimezone(UTC))
+
+
+class Change(NamedTuple):
+    """One field of a ticket or customer before and after an event; values are JSON-ready."""
+
+    field: str
+    old: Any
+    new: Any
+
+
+class UnknownShape(Exception):  # noqa: N818 - named by what was met
+    """An event was stored in a shape newer than this program knows."""
+
+
+class Event(BaseModel, CanMutateAggregate[UUID]):
+    """An immutable fact about one aggregate. `timestamp` is when it occurred (aware, UTC).
+
+    A subclass names its stored shape with `TOPIC`, which never changes, and counts its shapes with
+    `class_version`; older shapes are lifted by static methods `upcast_v1_v2(state)`, `upcast_v2_v3(state)` …
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    TOPIC: ClassVar[str]
+    class_version: ClassVar[int] = 1
+    PERSONAL: ClassVar[dict[str, str]] = {}
+    """Personal field → dotted path, in this event, of the id of the person it is about."""
+    CIRCUMSTANCES: ClassVar[frozenset[str]] = frozenset(
+        {"originator_id", "originator_version", "originator_topic", "timestamp", "by", "reason", "source_address"}
+    )
+    """Fields that say something about the event rather than what it changed."""
+
+    _OUTSIDE: ClassVar[set[str]]
+    """What the stored state leaves out: the columns of the log and the personal values."""
+    _ABSENT: ClassVar[dict[str, None]]
+    """Every field that may be None: the stored state leaves a None out."""
+    _UPCASTERS: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]]
+    """How to lift version 1 to 2, 2 to 3 …; as many as `class_version` minus one."""
+
+    originator_id: UUID
+    originator_version: int
+    timestamp: AwareDatetime
+    by: Provenance
+    reason: Annotated[str | None, Personal("by.actor_id")] = None
+    source_address: Annotated[str | None, Personal("by.actor_id")] = None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.PERSONAL = {
+            name: marker.of
+            for name, field in cls.model_fields.items()
+            for marker in field.metadata
+            if isinstance(marker, Personal)
+        }
+        cls._OUTSIDE = {"originator_id", "originator_version", *cls.PERSONAL}
+        cls._ABSENT = {name: None for name, field in cls.model_fields.items() if _accepts_none(field.annotation)}
+        cls._UPCASTERS = tuple(
+            getattr(cls, f"upcast_v{number}_v{number + 1}") for number in range(1, cls.class_version)
+        )
+        if "TOPIC" in cls.__dict__:
+            register_topic(cls.TOPIC, cls)
+
+    @classmethod
+    def from_state(cls, *, stream: UUID, version: int, state: dict[str, Any], personal: dict[str, Any]) -> Self:
+        """Read an event back from its stored `state` and its `personal` values by field.
+
+        A personal value that was not opened is passed as `Sealed` (or ERASED). Older shapes are lifted first; an
+        upcaster gets state and personal values in one dictionary, which it may change. Raises
+        pydantic.ValidationError where the state is not of this shape, and UnknownShape where it is newer.
+        """
+        values = {**state, **personal}
+        shape = values.pop("class_version", 1)
+        if shape != cls.class_version:
+            if not isinstance(shape, int) or not 1 <= shape < cls.class_version:
+                message = f"{cls.TOPIC} is known up to version {cls.class_version}, not {shape!r}"
+                raise UnknownShape(message)
+            for lift in cls._UPCASTERS[shape - 1 :]:
+                values = lift(values)
+        return cls.model_validate({**cls._ABSENT, **values, "originator_id": stream, "originator_version": version})
+
+    def state_json(self) -> bytes:
+        """The state to store, without log columns, personal values and Nones; bytes are stable for equal events."""
+        text = self.model_dump_json(exclude=self._OUTSIDE, exclude_none=True).encode()
+        if self.class_version == 1:
+            return text
+        return b'{"class_version":%d,%b' % (self.class_version, text[1:])
+
+    def personal_values(self) -> dict[str, Any]:
+        """The personal values by field, JSON-ready; a None is left out."""
+        found = {}
+        for name in self.PERSONAL:
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value if isinstance(value, str) else plain(value)
+        return found
+
+    def subject_of(self, field: str) -> UUID:
+        """The person whom personal `field` is about."""
+        value: Any = self
+        for part in self.PERSONAL[field].split("."):
+            value = getattr(value, part)
+        if not isinstance(value, UUID):
+            message = f"{type(self).__name__}.{field}: {self.PERSONAL[field]} is {value!r}, not the id of a person"
+            raise TypeError(message)
+        return value
+
+    @property
+    def occurred_at(self) -> datetime:
+        """When it happened at the source; when it was recorded is the log's to say."""
+        return self.timestamp
+
+    def changes(self) -> tuple[Change, ...]:
+        """The fields this event changed, old → new, for audit trails and histories.
+
+        A field `x` with a sibling `previous_x` is listed where the two differ; any other field of the
+        event's own is listed where it is set, with no old value.
+        """
+        found = []
+        for name in type(self).model_fields:
+            if name in self.CIRCUMSTANCES or name.startswith("previous_"):
+                continue
+            new, old = getattr(self, name), getattr(self, f"previous_{name}", None)
+            if new != old:
+                found.append(Change(name, plain(old), plain(new)))
+        return tuple(found)
+
+    def _as_dict(self) -> dict[str, Any]:
+        return self.__dict__
+
+
+def _accepts_none(annotation: Any) -> bool:
+    return annotation is None or type(None) in get_args(annotation)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON knows it."""
+    match value:
+        case BaseModel():
+            return value.model_dump(mode="json")
+        case tuple() | list():
+            return [plain(item) for item in value]
+        case frozenset() | set():
+            return sorted(plain(item) for item in value)
+        case UUID() | StrEnum() | Sealed():
+            return str(value)
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case datetime():
+            return value.isoformat()
+        case _:
+            return value
+
+
+class Created(Event, CanInitAggregate[UUID]):
+    """The first event of a stream."""
+
+    originator_topic: str
+
+
+class Aggregate(BaseAggregate[UUID]):
+    """A thing whose state is the fold of its events. Command methods decide; an event's `apply` only assigns.
+
+    State is held in immutable values (tuples, frozensets), so that a shallow copy is a full one.
+    """
+
+    class Event(Event):
+        """Base of the events of all aggregates."""
+
+    def __init__(self) -> None:
+        """Start from the state before the first event's `apply`."""
+
+    @classmethod
+    def start(cls, event_class: type[Created], *, aggregate_id: UUID, act: Act, **fields: Any) -> Self:
+        """Create the aggregate with its first event."""
+        return cls._create(
+            event_class,
+            id=aggregate_id,
+            timestamp=act.at,
+            by=act.by,
+            reason=act.reason,
+            source_address=act.source_address,
+            **fields,
+        )
+
+    def record(self, event_class: type[Event], act: Act, **fields: Any) -> None:
+        """Trigger an event under the circumstances of `act`."""
+        self.trigger_event(
+            event_class,
+            timestamp=act.at,
+            by=act.by,
+            reason=act.reason,
+            source_address=act.source_address,
+            **fields,
+        )
+
+
+class Rejected(Exception):  # noqa: N818 - a refusal is an answer of the domain, not an error
+    """A rule of the desk refused a command. Subclasses are named by the rule; nothing was recorded.
+
+    `problem` is the stable name of the rule for interfaces; `details` its JSON-ready particulars.
+    """
+
+    problem: ClassVar[str]
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
