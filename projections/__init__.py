@@ -1,0 +1,1 @@
+"""The views people read, folded from the events and free to be thrown away."""

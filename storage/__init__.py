@@ -1,0 +1,1 @@
+"""The record itself, in Postgres: rows and positions, never a ticket."""

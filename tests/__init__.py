@@ -1,0 +1,1 @@
+"""The desk, examined from outside and inside."""
