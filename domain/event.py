@@ -65,6 +65,11 @@ class Channel(StrEnum):
     SYSTEM = "system"
 
 
+def known(value: str | None) -> str | None:
+    """Give a personal text back unless it is erased or sealed: such a one is never copied into a new event."""
+    return None if value == ERASED or isinstance(value, Sealed) else value
+
+
 class Personal(NamedTuple):
     """Marks an event field as personal data of the person whose id is at the dotted path `of` in the same event.
 
@@ -109,11 +114,15 @@ class Act:
 
 
 class Change(NamedTuple):
-    """One field of a ticket or customer before and after an event; values are JSON-ready."""
+    """One field of a ticket or customer before and after an event; values are JSON-ready.
+
+    Where `personal`, the values are a person's, or sealed tokens in an event that was read without opening them.
+    """
 
     field: str
     old: Any
     new: Any
+    personal: bool = False
 
 
 class UnknownShape(Exception):  # noqa: N818 - named by what was met
@@ -137,6 +146,9 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         {"originator_id", "originator_version", "originator_topic", "timestamp", "by", "reason", "source_address"}
     )
     """Fields that say something about the event rather than what it changed."""
+
+    SEALED: ClassVar[type[str]] = Sealed
+    """The type under which storage passes a personal value that it has not opened, or that is gone."""
 
     _OUTSIDE: ClassVar[set[str]]
     """What the stored state leaves out: the columns of the log and the personal values."""
@@ -230,7 +242,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
                 continue
             new, old = getattr(self, name), getattr(self, f"previous_{name}", None)
             if new != old:
-                found.append(Change(name, plain(old), plain(new)))
+                found.append(Change(name, plain(old), plain(new), name in self.PERSONAL))
         return tuple(found)
 
     def _as_dict(self) -> dict[str, Any]:
