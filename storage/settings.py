@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from storage.embedded import OWNER, VERSIONS, EmbeddedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
 LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGDATABASE")
 """Each of these names a server; PGUSER, PGPASSWORD and the like only say how to enter one."""
-
-POSTGRES_VERSIONS = (18, 16)
-"""The versions whose binaries come with the embedded server, newest first."""
 
 WORKSPACE_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """What a workspace may be called: it names a Postgres schema and stands in addresses."""
@@ -33,15 +34,15 @@ class Settings:
     """How this process finds its record, and how it lets itself be found."""
 
     data_dir: Path
-    """Holds the embedded server's data, its log and the root key."""
+    """Holds the embedded server's data and its log, and the root key unless that is elsewhere."""
+    key_file: Path
+    """The root key."""
     database_url: str | None = None
     """An external server, as libpq understands it; empty for "as the libpq variables say", None for the embedded."""
     workspace: str = "main"
     """What the command line works on; over HTTP the credential decides."""
     host: str = "127.0.0.1"
     port: int = 8000
-    key_file: Path | None = None
-    """The root key; None is `root.key` in the data directory."""
     pool_size: int = 10
     """Connections one process may open."""
     workers: int = 1
@@ -54,30 +55,52 @@ class Settings:
         """Whether the desk brings its own server."""
         return self.database_url is None
 
-    @property
-    def root_key_file(self) -> Path:
-        """Where the root key lies."""
-        return self.key_file or self.data_dir / "root.key"
-
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Settings:
         """Read DATABASE_URL, the libpq variables and DESK_*; an empty variable counts as absent.
 
         Raises SettingsError.
         """
-        given = {name: value for name, value in env.items() if value}
+        given = {name: value.strip() for name, value in env.items() if value.strip()}
+        data_dir = _directory(given.get("DESK_DATA_DIR"))
         key_file = given.get("DESK_KEY_FILE")
         return cls(
-            data_dir=_directory(given.get("DESK_DATA_DIR")),
+            data_dir=data_dir,
+            key_file=_path("DESK_KEY_FILE", key_file) if key_file else data_dir / "root.key",
             database_url=_database_url(given),
             workspace=_workspace(given.get("DESK_WORKSPACE", "main")),
             host=given.get("DESK_HOST", "127.0.0.1"),
             port=_whole_number(given, "DESK_PORT", 8000, 0, 65535),
-            key_file=_path("DESK_KEY_FILE", key_file) if key_file else None,
             pool_size=_whole_number(given, "DESK_POOL_SIZE", 10, 1, 1000),
             workers=_whole_number(given, "DESK_WORKERS", 1, 1, 64),
             postgres_version=_postgres_version(given.get("DESK_POSTGRES_VERSION")),
         )
+
+    @asynccontextmanager
+    async def server_conninfo(self, role: str) -> AsyncIterator[str]:
+        """Give the address of the record's server in a role, having started or joined the embedded one if need be.
+
+        On an external server the user of the address is the owner, and takes the other roles on. Leaving the block
+        leaves the embedded server, and the last to leave stops it. Raises EmbeddedServerError.
+        """
+        if self.database_url is not None:
+            yield external_conninfo(self.database_url, role)
+            return
+        server = EmbeddedServer(self.data_dir, version=self.postgres_version)
+        # Starting may take a recovery, and it blocks: in a thread, so that the loop goes on meanwhile.
+        await asyncio.to_thread(server.start)
+        try:
+            yield server.conninfo(user=role)
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+def external_conninfo(database_url: str, role: str, env: Mapping[str, str] = os.environ) -> str:
+    """Give an external server's address in a role; options of the address or of PGOPTIONS stay in force."""
+    if role == OWNER:
+        return database_url
+    options = conninfo_to_dict(database_url).get("options") or env.get("PGOPTIONS", "")
+    return make_conninfo(database_url, options=f"{options} -c role={role}".strip())
 
 
 def project_root() -> Path | None:
@@ -114,10 +137,8 @@ def _database_url(given: Mapping[str, str]) -> str | None:
     # The libpq parser decides what is an address, several hosts included. Its complaint may quote the address with the
     # password in it, so it is not repeated.
     try:
-        parts = conninfo_to_dict(url)
+        conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
-        parts = {}
-    if not parts:
         message = (
             "DATABASE_URL must be an address that libpq understands, such as"
             " postgresql://user:password@host:5432/database or 'host=... dbname=...'."
@@ -149,7 +170,7 @@ def _whole_number(given: Mapping[str, str], variable: str, default: int, least: 
 def _postgres_version(value: str | None) -> int | None:
     if value is None:
         return None
-    if value not in map(str, POSTGRES_VERSIONS):
-        message = f"DESK_POSTGRES_VERSION must be one of {', '.join(map(str, POSTGRES_VERSIONS))}, not {value!r}."
+    if value not in map(str, VERSIONS):
+        message = f"DESK_POSTGRES_VERSION must be one of {', '.join(map(str, VERSIONS))}, not {value!r}."
         raise SettingsError(message)
     return int(value)

@@ -1,0 +1,253 @@
+"""The desk's PostgreSQL: connections in a role, workspaces, and the wake-ups that follow commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from storage.embedded import EmbeddedServer, EmbeddedServerError
+from storage.keyring import Keyring, RootKeyError, key_check, root_key
+from storage.log import Log
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from storage.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+CHANNEL: Final = "ledgerdesk"
+WAKE_INTERVAL: Final = 0.005  # seconds between two wake-ups of one process: a reader needs no more than one a page
+POLL_INTERVAL: Final = 0.25  # seconds; a wake-up can be lost, and then this is the delay
+CONNECT_TIMEOUT: Final = 10  # seconds
+UTC_OPTION: Final = "-c timezone=UTC"  # so that every time read is shown in UTC, whatever the server's zone
+OLDEST_SERVER: Final = 150000  # as libpq counts: 15.0
+
+DatabaseRole = Literal["owner", "application", "reader"]
+ROLE_NAMES: Final[dict[DatabaseRole, str]] = {
+    "owner": "ledgerdesk_owner",
+    "application": "ledgerdesk_app",
+    "reader": "ledgerdesk_reader",
+}
+
+
+class DatabaseUnreachable(Exception):
+    """The database cannot be used; the message is one sentence for a person."""
+
+
+class UnknownWorkspace(Exception):
+    """There is no workspace of that name."""
+
+
+class Workspace:
+    """One tenant: a PostgreSQL schema with its own log, views and keys."""
+
+    def __init__(self, database: Database, name: str, root: bytes) -> None:
+        self.database = database
+        self.name = name
+        self.schema = f"ws_{name}"
+        self.log = Log(database, name, self.schema)
+        self.keyring = Keyring(database, name, self.schema, root)
+
+    def __repr__(self) -> str:
+        return f"Workspace({self.name!r})"
+
+
+class Database:
+    """Connections of one process to the desk's database, in one role."""
+
+    def __init__(self, conninfo: str, *, root: bytes, pool_size: int = 8) -> None:
+        self.conninfo = conninfo
+        self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+            conninfo,
+            kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": "desk"},
+            min_size=1,
+            max_size=pool_size,
+            open=False,
+            timeout=CONNECT_TIMEOUT,
+            # A server that restarted leaves dead connections behind; one round trip finds out before a command does.
+            check=None,
+        )
+        self._root = root
+        self._workspaces: dict[str, Workspace] = {}
+        self._woken: set[str] = set()
+        self._wake = asyncio.Event()
+        self._waker: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+        self.local_wake = asyncio.Event()
+
+    @classmethod
+    async def open(
+        cls, settings: Settings, *, role: DatabaseRole = "application", pool_size: int | None = None
+    ) -> Self:
+        """Connect, starting or joining the embedded server where no other database is named.
+
+        Raises DatabaseUnreachable, RootKeyError.
+        """
+        stack = AsyncExitStack()
+        try:
+            conninfo = await stack.enter_async_context(reach(settings, role))
+            root = root_key(settings.root_key_file, create=True)
+            database = cls(conninfo, root=root, pool_size=pool_size or settings.pool_size)
+            database._stack = stack  # noqa: SLF001 - its own constructor
+            await database.start()
+        except BaseException:
+            await stack.aclose()
+            raise
+        return database
+
+    async def start(self) -> None:
+        """Open the pool. Raises DatabaseUnreachable."""
+        await check_reachable(self.conninfo)
+        await self.pool.open(wait=True, timeout=CONNECT_TIMEOUT)
+
+    async def close(self) -> None:
+        """Finish the appends under way, give every connection back, and leave the embedded server."""
+        for workspace in self._workspaces.values():
+            await workspace.log.drain()
+        if self._waker is not None:
+            self._waker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._waker
+        for workspace in self._workspaces.values():
+            await workspace.log.close()
+        await self.pool.close()
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def connect(self, name: str) -> AsyncConnection[Any]:
+        """Open a connection outside the pool, in autocommit mode; the caller closes it."""
+        return await AsyncConnection.connect(
+            self.conninfo, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name=name[:63]
+        )
+
+    async def workspace(self, name: str) -> Workspace:
+        """Give a workspace. Raises UnknownWorkspace, RootKeyError."""
+        found = self._workspaces.get(name)
+        if found is None:
+            async with self.pool.connection() as connection:
+                cursor = await connection.execute(
+                    "SELECT key_check FROM ledgerdesk.workspaces WHERE name = %s", (name,)
+                )
+                row = await cursor.fetchone()
+            if row is None:
+                message = f"There is no workspace {name!r}."
+                raise UnknownWorkspace(message)
+            if row[0] != key_check(self._root, name):
+                message = f"The root key is not the one that workspace {name!r} was made with."
+                raise RootKeyError(message)
+            found = self._workspaces.setdefault(name, Workspace(self, name, self._root))
+        return found
+
+    async def workspaces(self) -> list[Workspace]:
+        """Give every workspace, by name."""
+        async with self.pool.connection() as connection:
+            cursor = await connection.execute("SELECT name FROM ledgerdesk.workspaces ORDER BY name")
+            names = [row[0] for row in await cursor.fetchall()]
+        return [await self.workspace(name) for name in names]
+
+    # Wake-ups
+
+    def wake(self, workspace: str) -> None:
+        """Say that a workspace's log has grown. Sent after the commit and coalesced, on a connection of its own.
+
+        NOTIFY inside the appending transaction would hold a lock of the whole cluster through the commit.
+        """
+        self._woken.add(workspace)
+        self._wake.set()
+        self.local_wake.set()
+        if self._waker is None or self._waker.done():
+            self._waker = asyncio.create_task(self._send_wake_ups(), name="wake-ups")
+
+    async def _send_wake_ups(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            names, self._woken = list(self._woken), set()
+            try:
+                async with self.pool.connection() as connection:
+                    await connection.execute(
+                        "SELECT pg_notify(%s, name) FROM unnest(%s::text[]) name", (CHANNEL, names), prepare=True
+                    )
+            except psycopg.Error as error:
+                logger.warning("a wake-up was not sent: %s", error)  # readers poll as well
+            await asyncio.sleep(WAKE_INTERVAL)
+
+    async def listen(self) -> AsyncIterator[set[str]]:
+        """Yield the workspaces whose logs have grown, or an empty set when POLL_INTERVAL passed without news."""
+        connection: AsyncConnection[Any] | None = None
+        try:
+            while True:
+                try:
+                    if connection is None or connection.closed:
+                        connection = await self.connect("desk listen")
+                        await connection.execute(f"LISTEN {CHANNEL}")
+                    names = set()
+                    async for notice in connection.notifies(timeout=POLL_INTERVAL, stop_after=1):
+                        names.add(notice.payload)
+                except psycopg.Error as error:
+                    logger.warning("listening was interrupted: %s", error)
+                    if connection is not None:
+                        await connection.close()
+                    connection = None
+                    await asyncio.sleep(POLL_INTERVAL)
+                    names = set()
+                yield names
+        finally:
+            if connection is not None:
+                await connection.close()
+
+
+@asynccontextmanager
+async def reach(settings: Settings, role: DatabaseRole) -> AsyncIterator[str]:
+    """Give the address under which a role finds the desk's database, keeping the embedded server up meanwhile.
+
+    On a server of one's own the desk connects as the user that the address names and takes the role on, except as
+    owner. Raises DatabaseUnreachable.
+    """
+    if settings.database_url is None:
+        server = EmbeddedServer(settings.data_dir, version=settings.postgres_version)
+        try:
+            await asyncio.to_thread(server.start)
+        except EmbeddedServerError as error:
+            raise DatabaseUnreachable(str(error)) from error
+        try:
+            yield make_conninfo(server.conninfo(user=ROLE_NAMES[role]), options=UTC_OPTION)
+        finally:
+            await asyncio.to_thread(server.stop)
+    else:
+        options = [str(conninfo_to_dict(settings.database_url).get("options") or ""), UTC_OPTION]
+        if role != "owner":
+            options.append(f"-c role={ROLE_NAMES[role]}")
+        yield make_conninfo(settings.database_url, options=" ".join(filter(None, options)))
+
+
+async def check_reachable(conninfo: str) -> None:
+    """Connect once, so that a wrong address gives one sentence. Raises DatabaseUnreachable."""
+    try:
+        connection = await AsyncConnection.connect(conninfo, connect_timeout=CONNECT_TIMEOUT)
+    except psycopg.Error as error:
+        reason = " ".join(str(error).split())
+        message = f"The database cannot be reached: {reason}"
+        raise DatabaseUnreachable(message) from None
+    async with connection:
+        version = connection.info.server_version
+        if version < OLDEST_SERVER:
+            message = f"PostgreSQL {version // 10000} is too old: 15 or newer is needed."
+            raise DatabaseUnreachable(message)
+

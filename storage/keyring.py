@@ -1,0 +1,207 @@
+"""Keys of persons: one each, wrapped by the root key, so that destroying one makes that person's values unreadable."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from base64 import b64decode
+from collections import OrderedDict
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from psycopg.sql import SQL, Identifier
+from pydantic_core import from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from storage.database import Database
+    from storage.log import StoredRow
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+ID_BYTES: Final = 16
+KEYS_HELD: Final = 100_000  # about 40 MB; beyond it the longest unused is dropped and read again when needed
+
+
+class RootKeyError(Exception):
+    """The root key is missing, malformed, or not the one this desk's personal data is encrypted under."""
+
+
+def root_key(path: Path, *, create: bool) -> bytes:
+    """Read the root key (32 bytes, hexadecimal) from a file; with `create`, make one where there is none.
+
+    Raises RootKeyError.
+    """
+    if create:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            # Written aside and linked into place, so that a second process never reads half a key.
+            aside = path.with_name(f".{path.name}.{os.getpid()}")
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(descriptor, os.urandom(KEY_BYTES).hex().encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                os.link(aside, path)
+            finally:
+                aside.unlink()
+    try:
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        message = f"The root key file {path} cannot be read: {error.strerror}."
+        raise RootKeyError(message) from None
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        message = f"The root key file {path} must hold {KEY_BYTES} bytes in hexadecimal."
+        raise RootKeyError(message)
+    return key
+
+
+class Keyring:
+    """The keys of one workspace. Fetching keys waits for the database; sealing and opening do not."""
+
+    def __init__(self, database: Database, workspace: str, schema: str, root: bytes) -> None:
+        self._database = database
+        self._workspace = workspace.encode()
+        self._wrapping = AESGCM(_derive(root, f"personal keys of {workspace}"))
+        self._hashing = _derive(root, f"keyed hashes of {workspace}")
+        self._keys: OrderedDict[UUID, AESGCM | None] = OrderedDict()
+        name = Identifier(schema)
+        self._sql_load = SQL(_LOAD).format(schema=name).as_string()
+        self._sql_insert = SQL(_INSERT).format(schema=name).as_string()
+
+    def digest(self, purpose: str, value: bytes) -> bytes:
+        """Give a keyed hash (HMAC-SHA-256, 32 bytes) of a value that must not be guessable from its hash."""
+        return hmac.digest(self._hashing, purpose.encode() + b"\0" + value, "sha256")
+
+    async def ensure(self, subjects: Iterable[UUID]) -> None:
+        """Have a key for each person, making those that are missing; they are durable when this returns."""
+        missing = {subject for subject in subjects if self._keys.get(subject) is None}
+        if not missing:
+            return
+        await self._fetch(missing)
+        missing = {subject for subject in missing if self._keys.get(subject) is None}
+        if missing:
+            fresh = {subject: os.urandom(KEY_BYTES) for subject in sorted(missing)}
+            async with self._database.pool.connection() as connection:
+                wrapped = [self._wrap(subject, key) for subject, key in fresh.items()]
+                # Another process may have been first: then its key stands, and is the one read back.
+                await connection.execute(self._sql_insert, (list(fresh), wrapped))
+            await self._fetch(missing)
+
+    async def load(self, rows: Iterable[StoredRow]) -> None:
+        """Fetch the keys that opening these rows will take."""
+        wanted: set[UUID] = set()
+        for row in rows:
+            if row.personal is not None:
+                with suppress(ValueError):
+                    wanted.update(_subject(box) for box in from_json(row.personal).values())
+        await self._fetch({subject for subject in wanted if subject not in self._keys})
+
+    async def reveal(self, items: Iterable[tuple[UUID, str | None]]) -> list[Any]:
+        """Open sealed tokens, each with the stream it comes from; ERASED where key or bytes are gone, None for None."""
+        pairs = list(items)
+        parts = [None if token is None else token.split(".", 2) for _, token in pairs]
+        wanted = {_subject(part[2]) for part in parts if part is not None and len(part) == _TOKEN_PARTS}
+        await self._fetch({subject for subject in wanted if subject not in self._keys})
+        found: list[Any] = []
+        for (stream, _), part in zip(pairs, parts, strict=True):
+            if part is None:
+                found.append(None)
+            elif len(part) != _TOKEN_PARTS:
+                found.append(_ERASED)
+            else:
+                value = self.open(stream, int(part[0]), part[1], part[2])
+                found.append(_ERASED if value is None else value[0])
+        return found
+
+    def seal(self, subject: UUID, stream: UUID, version: int, field: str, plain: bytes) -> bytes:
+        """Encrypt a value under a person's key, bound to its place; the result names the person."""
+        key = self._keys[subject]
+        if key is None:
+            message = f"the key of {subject} was destroyed"
+            raise RootKeyError(message)
+        nonce = os.urandom(NONCE_BYTES)
+        return subject.bytes + nonce + key.encrypt(nonce, plain, self._place(stream, version, field))
+
+    def open(self, stream: UUID, version: int, field: str, box: str) -> tuple[Any] | None:
+        """Decrypt a value, as a tuple of one; None when the person's key is gone or the bytes are not authentic."""
+        raw = b64decode(box)
+        subject = UUID(bytes=raw[:ID_BYTES])
+        key = self._keys.get(subject)
+        if key is None:
+            return None
+        nonce, sealed = raw[ID_BYTES : ID_BYTES + NONCE_BYTES], raw[ID_BYTES + NONCE_BYTES :]
+        try:
+            plain = key.decrypt(nonce, sealed, self._place(stream, version, field))
+        except InvalidTag:
+            return None
+        return (from_json(plain[_SALT_BYTES:]),)
+
+    def forget(self) -> None:
+        """Drop every key held in memory; they are read again when needed."""
+        self._keys.clear()
+
+    def _place(self, stream: UUID, version: int, field: str) -> bytes:
+        return b"%b\0%b%d\0%b" % (self._workspace, stream.bytes, version, field.encode())
+
+    async def _fetch(self, subjects: Iterable[UUID]) -> None:
+        wanted = list(subjects)
+        if not wanted:
+            return
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(self._sql_load, (wanted,), prepare=True)
+            found: dict[UUID, bytes] = dict(await cursor.fetchall())
+        for subject in wanted:
+            wrapped = found.get(subject)
+            self._keys[subject] = None if wrapped is None else AESGCM(self._unwrap(subject, wrapped))
+        while len(self._keys) > max(KEYS_HELD, len(wanted)):
+            self._keys.popitem(last=False)
+
+    def _wrap(self, subject: UUID, key: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._wrapping.encrypt(nonce, key, subject.bytes)
+
+    def _unwrap(self, subject: UUID, wrapped: bytes) -> bytes:
+        try:
+            return self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], subject.bytes)
+        except InvalidTag:
+            message = f"The key of {subject} is not wrapped by this root key."
+            raise RootKeyError(message) from None
+
+
+_ERASED = "[erased]"
+_SALT_BYTES = 16
+_TOKEN_PARTS = 3
+
+_LOAD = "SELECT subject_id, wrapped_key FROM {schema}.personal_keys WHERE subject_id = ANY(%s)"
+
+_INSERT = """
+INSERT INTO {schema}.personal_keys (subject_id, wrapped_key)
+SELECT * FROM unnest(%s::uuid[], %s::bytea[]) ON CONFLICT (subject_id) DO NOTHING
+"""
+
+
+def key_check(root: bytes, workspace: str) -> bytes:
+    """Give a value by which a workspace recognises its root key without revealing it."""
+    return sha256(b"ledgerdesk root key\0" + _derive(root, f"check of {workspace}")).digest()
+
+
+def _derive(root: bytes, purpose: str) -> bytes:
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=b"ledgerdesk " + purpose.encode()).derive(root)
+
+
+def _subject(box: str) -> UUID:
+    """The person named at the start of a box: 24 base64 characters hold its 16 bytes."""
+    return UUID(bytes=b64decode(box[:24])[:ID_BYTES])

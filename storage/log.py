@@ -1,0 +1,458 @@
+"""The log of one workspace: dense positions in commit order, written in groups, read in pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from psycopg.sql import Composed
+
+    from storage.database import Database
+
+BATCH_COMMANDS: Final = 500  # beyond this a batch holds the append lock long enough to be felt by other writers
+BATCH_BYTES: Final = 8 * 1024 * 1024
+WAITING_COMMANDS: Final = 20_000  # a bounded queue: a stalled database must not grow this process
+APPEND_TIMEOUT: Final = 30.0  # seconds one append may take, reconnections included
+
+
+class LogError(Exception):
+    """The log could not do what was asked."""
+
+
+class LogUnavailable(LogError):
+    """The database did not answer in time; whether the command was recorded is not known. Ask again with its key."""
+
+
+class LogBusy(LogError):
+    """Too many commands wait for the log; nothing was recorded."""
+
+
+class Conflict(LogError):
+    """A stream was not at the version the command was decided on; nothing was recorded."""
+
+    def __init__(self, stream: UUID, actual: int) -> None:
+        super().__init__(f"stream {stream} is at version {actual}")
+        self.stream = stream
+        self.actual = actual
+
+
+class Claimed(LogError):
+    """Another stream holds a value that the command wants to claim; nothing was recorded."""
+
+    def __init__(self, kind: str, owner: UUID) -> None:
+        super().__init__(f"{kind} is held by stream {owner}")
+        self.kind = kind
+        self.owner = owner
+
+
+class KeyReused(LogError):
+    """The idempotency key was used before with another body; nothing was recorded."""
+
+    def __init__(self) -> None:
+        super().__init__("the idempotency key was used before for another request")
+
+
+class StoredRow(NamedTuple):
+    """An event as it lies in the log."""
+
+    position: int
+    stream: UUID
+    version: int
+    topic: str
+    state: bytes
+    personal: bytes | None
+    recorded_at: datetime
+
+
+class NewEvent(NamedTuple):
+    """An event to be appended."""
+
+    stream: UUID
+    version: int
+    topic: str
+    state: bytes
+    personal: bytes | None
+
+
+class Claim(NamedTuple):
+    """A value that `stream` takes, or gives up with `release`; `key` is a keyed hash of the value."""
+
+    kind: str
+    key: bytes
+    stream: UUID
+    release: bool = False
+
+
+@dataclass(slots=True)
+class Submission:
+    """One command for the log: all of its events, over any number of streams, or none.
+
+    `guards` maps a stream to the version it must have (0: it must not exist). With no events a submission
+    confirms its guards. `key` makes a retry safe: the first outcome and `result` are given again.
+    """
+
+    events: Sequence[NewEvent] = ()
+    guards: Mapping[UUID, int] = field(default_factory=dict)
+    claims: Sequence[Claim] = ()
+    key: bytes | None = None
+    body_hash: bytes | None = None
+    result: bytes | None = None
+
+
+class Appended(NamedTuple):
+    """What became of a submission. Without events both positions are that of the last event then in the log."""
+
+    first_position: int
+    position: int
+    recorded_at: datetime
+    replayed: bool
+    result: bytes | None
+
+
+class Head(NamedTuple):
+    """The end of the log; position 0 and no time when it is empty."""
+
+    position: int
+    recorded_at: datetime | None
+    epoch: str
+
+
+class Log:
+    """Appends and reads for one workspace. One per process and workspace; safe for concurrent tasks."""
+
+    def __init__(self, database: Database, workspace: str, schema: str) -> None:
+        self._database = database
+        self._workspace = workspace
+        self._waiting: deque[tuple[Submission, asyncio.Future[Appended]]] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+        self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._epoch: str | None = None
+        name = Identifier(schema)
+        self._sql_append = SQL(APPEND).format(schema=name).as_string()
+        self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
+        self._sql_page = SQL(_PAGE).format(schema=name).as_string()
+        self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
+        self._sql_heads = SQL(_HEADS).format(schema=name).as_string()
+        self._sql_head = SQL(_HEAD).format(schema=name).as_string()
+        self._sql_at = SQL(_POSITION_AT).format(schema=name).as_string()
+        self._sql_owner = SQL(_OWNER).format(schema=name).as_string()
+
+    # Writing
+
+    async def append(self, submission: Submission) -> Appended:
+        """Append one command and wait until it is durable.
+
+        Commands that arrive while an append is under way form the next batch: one round trip, one transaction,
+        one disk sync. Raises Conflict, Claimed, KeyReused, LogBusy, LogUnavailable.
+        """
+        if len(self._waiting) >= WAITING_COMMANDS:
+            message = f"{len(self._waiting)} commands are waiting for the log"
+            raise LogBusy(message)
+        future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        self._waiting.append((submission, future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush(), name=f"append {self._workspace}")
+        return await future
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            batch: list[tuple[Submission, asyncio.Future[Appended]]] = []
+            size = 0
+            while self._waiting and len(batch) < BATCH_COMMANDS and size < BATCH_BYTES:
+                submission, future = self._waiting.popleft()
+                # A caller that went away before its command was sent gets it cleanly not done.
+                if not future.cancelled():
+                    batch.append((submission, future))
+                    size += sum(len(event.state) + len(event.personal or b"") for event in submission.events)
+            if not batch:
+                continue
+            try:
+                outcomes = await self._append_batch([submission for submission, _ in batch])
+            except Exception as error:  # noqa: BLE001 - each waiting caller gets the error, whatever it is
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():
+                    continue
+                if isinstance(outcome, LogError):
+                    future.set_exception(outcome)
+                else:
+                    future.set_result(outcome)
+            self._database.wake(self._workspace)
+
+    async def _append_batch(self, batch: Sequence[Submission]) -> list[Appended | LogError]:
+        """Append a batch; a lost connection is answered by sending it again.
+
+        Sending again is always safe: a key that is known replays, and events that are already in their streams
+        conflict, in which case the stored bytes tell whether they are ours. So nothing is guessed.
+        """
+        arguments = append_arguments(batch)
+        lost = False
+        try:
+            async with asyncio.timeout(APPEND_TIMEOUT):
+                while True:
+                    try:
+                        connection = await self._own_connection()
+                        cursor = await connection.execute(self._sql_append, arguments, prepare=True, binary=True)
+                        rows = await cursor.fetchall()
+                        break
+                    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                        if not _is_lost(error, self._connection):
+                            raise
+                        lost = True
+                        await self.close()
+                        await asyncio.sleep(0.05)
+        except TimeoutError:
+            await self.close()
+            message = f"the database did not answer within {APPEND_TIMEOUT:.0f} seconds"
+            raise LogUnavailable(message) from None
+        except psycopg.errors.UniqueViolation:
+            # Only a batch that contradicts itself gets here, such as one event twice; its neighbours must not suffer.
+            if len(batch) == 1:
+                raise
+            return [(await self._alone(submission)) for submission in batch]
+        outcomes = [append_outcome(row) for row in rows]
+        if lost:
+            outcomes = [
+                await self._recognised(submission, outcome)
+                for submission, outcome in zip(batch, outcomes, strict=True)
+            ]
+        return outcomes
+
+    async def _alone(self, submission: Submission) -> Appended | LogError:
+        try:
+            return (await self._append_batch([submission]))[0]
+        except psycopg.errors.UniqueViolation as error:
+            first = submission.events[0] if submission.events else None
+            if first is None:
+                return LogError(str(error))
+            return Conflict(first.stream, first.version)
+
+    async def _recognised(self, submission: Submission, outcome: Appended | LogError) -> Appended | LogError:
+        if not isinstance(outcome, Conflict) or not submission.events:
+            return outcome
+        first = submission.events[0]
+        rows = await self.stream(first.stream, after=first.version - 1, limit=1)
+        if not rows or (rows[0].topic, rows[0].state) != (first.topic, first.state):
+            return outcome
+        start = rows[0]
+        last = start.position + len(submission.events) - 1
+        return Appended(start.position, last, start.recorded_at, replayed=False, result=submission.result)
+
+    async def _own_connection(self) -> psycopg.AsyncConnection[Any]:
+        """Appends keep a connection of their own: a pool hand-over would cost as much as a small append."""
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._database.connect(f"desk append {self._workspace}")
+        return self._connection
+
+    async def close(self) -> None:
+        """Give the append connection back; a later append opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                await connection.close()
+
+    async def drain(self) -> None:
+        """Wait until every command accepted so far has its outcome."""
+        while self._flusher is not None and not self._flusher.done():
+            await asyncio.wait([self._flusher])
+
+    # Reading
+
+    async def stream(
+        self, stream: UUID, *, after: int = 0, upto: int | None = None, limit: int | None = None
+    ) -> list[StoredRow]:
+        """Give the events of one stream with versions `after` < v ≤ `upto`, in order."""
+        lowest = after if after > 0 else -1  # streams of the `eventsourcing` package start at version 0
+        return await self._rows(self._sql_stream, (stream, lowest, upto, limit))
+
+    async def page(
+        self, after: int, limit: int, *, upto: int | None = None, topics: Sequence[str] | None = None
+    ) -> list[StoredRow]:
+        """Give the next `limit` events with positions `after` < p ≤ `upto`, in order."""
+        if topics is None:
+            return await self._rows(self._sql_page, (after, upto, limit))
+        return await self._rows(self._sql_page_topics, (after, upto, list(topics), limit))
+
+    async def row(self, position: int) -> StoredRow | None:
+        """Give the event at a position, or None when there is none yet."""
+        rows = await self.page(position - 1, 1, upto=position)
+        return rows[0] if rows else None
+
+    async def heads(self, streams: Sequence[UUID]) -> dict[UUID, int]:
+        """Give the last version of each of the streams that exist."""
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(self._sql_heads, (list(streams),), prepare=True)
+            return dict(await cursor.fetchall())
+
+    async def head(self) -> Head:
+        """Give the end of the log and its epoch."""
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(self._sql_head, prepare=True)
+            row = await cursor.fetchone()
+        if row is None:
+            message = f"workspace {self._workspace} has no log identity"
+            raise LogError(message)
+        self._epoch = row[2]
+        return Head(*row)
+
+    async def epoch(self) -> str:
+        """Give the log's epoch; it is read once a process, since a restore ends every connection."""
+        return self._epoch if self._epoch is not None else (await self.head()).epoch
+
+    async def position_at(self, instant: datetime) -> tuple[int, bool]:
+        """Give the last position recorded at or before an instant, and whether that is provisional.
+
+        It is provisional until an event with a later recorded time is in the log: until then another event
+        may still be recorded within the instant.
+        """
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(self._sql_at, (instant,), prepare=True)
+            row = await cursor.fetchone()
+        position, later = row if row is not None else (0, False)
+        return position, not later
+
+    async def owner_of(self, kind: str, key: bytes) -> UUID | None:
+        """Give the stream that holds a claimed value, or None."""
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(self._sql_owner, (kind, key), prepare=True)
+            row = await cursor.fetchone()
+        return row[0] if row is not None else None
+
+    async def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[StoredRow]:
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(statement, parameters, prepare=True, binary=True)
+            return list(map(StoredRow._make, await cursor.fetchall()))
+
+
+def _is_lost(error: psycopg.Error, connection: psycopg.AsyncConnection[Any] | None) -> bool:
+    """Tell a connection that is gone, or a server that is starting or stopping, from a refused statement."""
+    state = error.sqlstate or ""
+    return connection is None or connection.closed or state[:3] in {"08", "57P"} or not state
+
+
+def append_outcome(row: tuple[Any, ...]) -> Appended | LogError:
+    outcome, first, last, at, stream, head, owner, result = row
+    match outcome:
+        case "appended" | "confirmed":
+            return Appended(first, last, at, replayed=False, result=result)
+        case "replayed":
+            return Appended(first, last, at, replayed=True, result=result)
+        case "conflict":
+            return Conflict(stream, head)
+        case "claimed":
+            return Claimed(bytes(result).decode(), owner)
+        case "key_reused":
+            return KeyReused()
+        case _:
+            return LogError(f"the append function answered {outcome!r}")
+
+
+def append_arguments(batch: Sequence[Submission]) -> dict[str, list[Any]]:
+    """Lay a batch out as the arrays of the append function; streams and claims are numbered from 1."""
+    streams: dict[UUID, int] = {}
+    claims: dict[tuple[str, bytes], int] = {}
+
+    def number(stream: UUID) -> int:
+        return streams.setdefault(stream, len(streams) + 1)
+
+    guards: list[tuple[int, int, int]] = []
+    events: list[tuple[int, int, NewEvent]] = []
+    holds: list[tuple[int, int, Claim]] = []
+    for command, submission in enumerate(batch, start=1):
+        guards += [(command, number(stream), version) for stream, version in submission.guards.items()]
+        events += [(command, number(event.stream), event) for event in submission.events]
+        holds += [
+            (command, claims.setdefault((claim.kind, claim.key), len(claims) + 1), claim) for claim in submission.claims
+        ]
+    return {
+        "streams": list(streams),
+        "guard_command": [command for command, _, _ in guards],
+        "guard_stream": [stream for _, stream, _ in guards],
+        "guard_version": [version for _, _, version in guards],
+        "event_command": [command for command, _, _ in events],
+        "event_stream": [stream for _, stream, _ in events],
+        "event_version": [event.version for _, _, event in events],
+        "event_topic": [event.topic for _, _, event in events],
+        "event_state": [event.state for _, _, event in events],
+        "event_personal": [event.personal for _, _, event in events],
+        "command_key": [submission.key for submission in batch],
+        "command_body": [submission.body_hash for submission in batch],
+        "command_result": [submission.result for submission in batch],
+        "claim_kind": [kind for kind, _ in claims],
+        "claim_key": [key for _, key in claims],
+        "hold_command": [command for command, _, _ in holds],
+        "hold_claim": [claim for _, claim, _ in holds],
+        "hold_stream": [claim.stream for _, _, claim in holds],
+        "hold_release": [claim.release for _, _, claim in holds],
+    }
+
+
+APPEND = """
+SELECT * FROM {schema}.append(
+    %(streams)b::uuid[],
+    %(guard_command)b::int[], %(guard_stream)b::int[], %(guard_version)b::bigint[],
+    %(event_command)b::int[], %(event_stream)b::int[], %(event_version)b::bigint[],
+    %(event_topic)b::text[], %(event_state)b::bytea[], %(event_personal)b::bytea[],
+    %(command_key)b::bytea[], %(command_body)b::bytea[], %(command_result)b::bytea[],
+    %(claim_kind)b::text[], %(claim_key)b::bytea[],
+    %(hold_command)b::int[], %(hold_claim)b::int[], %(hold_stream)b::uuid[], %(hold_release)b::boolean[])
+"""
+
+_COLUMNS = "notification_id, originator_id, originator_version, topic, state, personal, recorded_at"
+
+# By the unique index on stream and version.
+_STREAM = f"""
+SELECT {_COLUMNS} FROM {{schema}}.events
+WHERE originator_id = %s AND originator_version > %s AND originator_version <= coalesce(%s, 9223372036854775807)
+ORDER BY originator_version LIMIT %s
+"""  # noqa: S608 - the column list is a constant
+
+# By the primary key; positions are dense, so that a page of n is n steps of the index.
+_PAGE = f"""
+SELECT {_COLUMNS} FROM {{schema}}.events
+WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807)
+ORDER BY notification_id LIMIT %s
+"""  # noqa: S608
+
+_PAGE_OF_TOPICS = f"""
+SELECT {_COLUMNS} FROM {{schema}}.events
+WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807) AND topic = ANY(%s)
+ORDER BY notification_id LIMIT %s
+"""  # noqa: S608
+
+_HEADS = """
+SELECT u.id, x.version FROM unnest(%s::uuid[]) u (id)
+CROSS JOIN LATERAL (
+    SELECT originator_version AS version FROM {schema}.events
+    WHERE originator_id = u.id ORDER BY originator_version DESC LIMIT 1
+) x
+"""
+
+_HEAD = """
+SELECT coalesce(e.notification_id, 0), e.recorded_at, i.epoch
+FROM {schema}.log_identity i
+LEFT JOIN LATERAL (
+    SELECT notification_id, recorded_at FROM {schema}.events ORDER BY notification_id DESC LIMIT 1
+) e ON true
+"""
+
+_POSITION_AT = """
+SELECT p.position, EXISTS (SELECT FROM {schema}.events WHERE notification_id > p.position)
+FROM {schema}.position_at(%s) p (position)
+"""
+
+_OWNER = "SELECT stream FROM {schema}.claims WHERE kind = %s AND key = %s"
