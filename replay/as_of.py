@@ -1,0 +1,111 @@
+"""A ticket, customer, agent or team as it stood at a version, an instant or a position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from domain.event import Aggregate
+from replay.stream import NoSuchStream, ReplayError, recorded
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from storage.codec import Recorded
+    from storage.database import Workspace
+
+A = TypeVar("A", bound=Aggregate)
+
+
+class NoSuchMoment(ReplayError):  # noqa: N818 - named by what was met, like the refusals of the domain
+    """The stream has not come to that version, or the log not to that position."""
+
+
+class BeforeItExisted(ReplayError):  # noqa: N818
+    """The first event of the stream was recorded later than the moment asked for."""
+
+    def __init__(self, kind: str, stream: UUID, first: Recorded) -> None:
+        super().__init__(
+            f"{kind} {stream} was first recorded at position {first.position}, {first.recorded_at.isoformat()}"
+        )
+        self.kind = kind
+        self.stream = stream
+        self.first_position = first.position
+        self.first_recorded_at = first.recorded_at
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf(Generic[A]):
+    """What stood then. `position` is the position the answer stands for; `last` the event that made it so.
+
+    `provisional` where the instant may still gain events: nothing later than it has been recorded yet.
+    """
+
+    aggregate: A
+    position: int
+    provisional: bool
+    last: Recorded
+
+
+async def as_of(
+    workspace: Workspace,
+    kind: type[A],
+    stream: UUID,
+    *,
+    version: int | None = None,
+    instant: datetime | None = None,
+    position: int | None = None,
+) -> AsOf[A]:
+    """Fold a stream up to a version, to what was recorded at an instant, or to a position; with none, up to now.
+
+    An instant is recorded time: what the desk knew then, not what had happened at the source. At most one moment
+    may be given (ValueError). Raises NoSuchStream, NoSuchMoment, BeforeItExisted, BrokenStream, and storage.codec's
+    errors for an event that cannot be read.
+    """
+    if sum(moment is not None for moment in (version, instant, position)) > 1:
+        message = "give a version, an instant or a position, not several"
+        raise ValueError(message)
+    name = str(getattr(kind, "TOPIC", kind.__name__.lower()))
+    if version is not None and version < 1:
+        message = f"the versions of a {name} begin at 1; there is no {version}"
+        raise NoSuchMoment(message)
+    ceiling, provisional = await _ceiling(workspace, instant, position)
+    events = await recorded(workspace, stream, upto=version)
+    if not events:
+        raise NoSuchStream(name, stream)
+    if version is not None and version > events[-1].event.originator_version:
+        message = f"{name} {stream} has come to version {events[-1].event.originator_version}, not {version}"
+        raise NoSuchMoment(message)
+    if ceiling is not None:
+        if events[0].position > ceiling:
+            raise BeforeItExisted(name, stream, events[0])
+        events = [event for event in events if event.position <= ceiling]
+    aggregate = fold(events)
+    if not isinstance(aggregate, kind):
+        raise NoSuchStream(name, stream)
+    last = events[-1]
+    return AsOf(aggregate, last.position if ceiling is None else ceiling, provisional, last)
+
+
+async def _ceiling(workspace: Workspace, instant: datetime | None, position: int | None) -> tuple[int | None, bool]:
+    """Give the last position to count and whether that may still move; None where nothing is asked."""
+    if instant is not None:
+        if instant.utcoffset() is None:
+            message = f"an instant needs a zone: {instant.isoformat()}"
+            raise ValueError(message)
+        return await workspace.log.position_at(instant)
+    if position is not None:
+        head = await workspace.log.head()
+        if not 0 <= position <= head.position:
+            message = f"the log has positions 1 to {head.position}, not {position}"
+            raise NoSuchMoment(message)
+    return position, False
+
+
+def fold(events: list[Recorded]) -> Aggregate | None:
+    """Apply events in order, from nothing."""
+    aggregate: Aggregate | None = None
+    for event, _, _ in events:
+        aggregate = event.mutate(aggregate)
+    return aggregate

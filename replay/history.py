@@ -1,0 +1,238 @@
+"""The whole life of one stream as people read it: who did what, when, why, and what it changed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from domain.event import ERASED, SYSTEM_ACTOR, Change, Event
+from domain.ticket_events import (
+    CustomerMessageReceived,
+    EventCorrected,
+    NoteAdded,
+    Opened,
+    Replied,
+    RequesterChanged,
+    TicketEvent,
+)
+from replay.stream import NoSuchStream, recorded
+from storage.codec import UnreadableEvent, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from storage.codec import Recorded
+    from storage.database import Workspace
+
+NAMED_KINDS = ("agent", "customer", "team")
+"""Streams whose events carry a `name` that stands for their id."""
+NAMED_FIELDS = tuple(
+    f"{before}{who}_id" for before in ("", "previous_") for who in ("agent", "team", "requester", "author", "cc")
+)
+"""Event fields that hold the id of a person or a team."""
+MESSAGE_FIELDS = frozenset({"text", "body", "attachments", "attachment_names"})
+"""Fields of a message: told as the message, not as changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acted, in what role and for whom; names where the log knows them."""
+
+    id: UUID
+    role: str
+    name: str | None
+    on_behalf_of: UUID | None
+    on_behalf_of_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An attachment as it was recorded."""
+
+    id: UUID
+    name: str | None
+    content_type: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody wrote. `direction` is from_customer, to_customer or internal."""
+
+    direction: str
+    text: str
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A later word on an earlier event: believe `value` for `field`, or the note where no field is named.
+
+    `by_version` is the event that corrects, `corrected_version` the one that is wrong.
+    """
+
+    by_version: int
+    corrected_version: int
+    field: str | None
+    value: Any
+    note: str
+    occurred_at: datetime
+    actor: Actor
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event of the life. `corrections` are those made of it later; `corrects` what it corrects itself."""
+
+    version: int
+    position: int
+    topic: str
+    event: str
+    occurred_at: datetime
+    recorded_at: datetime
+    actor: Actor
+    channel: str
+    contact_channel: str | None
+    client: str | None
+    source_address: str | None
+    reason: str | None
+    command_id: UUID | None
+    correlation_id: UUID | None
+    causation_id: UUID | None
+    changes: tuple[Change, ...]
+    message: Message | None
+    corrects: Correction | None
+    corrections: tuple[Correction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """A stream's entries in order. `names` gives people and teams that ids in it stand for."""
+
+    kind: str
+    stream: UUID
+    number: int | None
+    position: int
+    entries: tuple[Entry, ...]
+    names: Mapping[str, str]
+
+
+async def history(workspace: Workspace, stream: UUID, *, kind: str | None = None) -> History:
+    """Tell a stream's life from the bytes of the log, never from a view; personal values are opened.
+
+    `kind` (ticket, customer, agent, team) refuses streams of other kinds. `position` is the last of the stream.
+    Raises NoSuchStream, BrokenStream, and storage.codec's UnknownTopic or UndecodableState, each naming the event.
+    """
+    events = await recorded(workspace, stream)
+    if not events:
+        raise NoSuchStream(kind or "stream", stream)
+    found = _kind(events[0].event)
+    if kind is not None and kind != found:
+        raise NoSuchStream(kind, stream)
+    names = await _names(workspace, events)
+    entries = [_entry(event, names) for event in events]
+    corrections = [entry.corrects for entry in entries if entry.corrects is not None]
+    return History(
+        kind=found,
+        stream=stream,
+        number=events[0].position if found == "ticket" else None,
+        position=events[-1].position,
+        entries=tuple(
+            replace(entry, corrections=tuple(c for c in corrections if c.corrected_version == entry.version))
+            for entry in entries
+        ),
+        names=names,
+    )
+
+
+def _kind(event: Event) -> str:
+    return event.TOPIC.partition(".")[0]
+
+
+async def _names(workspace: Workspace, events: Sequence[Recorded]) -> dict[str, str]:
+    """Give the names that people and teams in the events have now, read from their own streams.
+
+    A name that cannot be read is left out: another stream's damage must not hide this one's history.
+    """
+    mentioned: set[UUID] = set()
+    for event, _, _ in events:
+        by = event.by
+        ids = {event.originator_id, by.actor_id, by.on_behalf_of, *getattr(event, "team_ids", ())}
+        ids.update(getattr(event, field, None) for field in NAMED_FIELDS)
+        mentioned.update(one for one in ids if isinstance(one, UUID))
+    names = {str(SYSTEM_ACTOR): "Ledgerdesk"}
+    for one in mentioned - {SYSTEM_ACTOR}:
+        rows = [row for row in await workspace.log.stream(one) if row.topic.partition(".")[0] in NAMED_KINDS]
+        await workspace.keyring.load(rows)
+        with suppress(UnreadableEvent):
+            for row in rows:
+                name = getattr(decode(row, workspace.keyring).event, "name", None)
+                if name is not None:
+                    names[str(one)] = str(name)
+    return names
+
+
+def _entry(event_recorded: Recorded, names: Mapping[str, str]) -> Entry:
+    event, position, recorded_at = event_recorded
+    by = event.by
+    actor = Actor(
+        by.actor_id,
+        str(by.role),
+        names.get(str(by.actor_id)),
+        by.on_behalf_of,
+        names.get(str(by.on_behalf_of)) if by.on_behalf_of else None,
+    )
+    corrects = None
+    changes: tuple[Change, ...] = tuple(change for change in event.changes() if change.field not in MESSAGE_FIELDS)
+    match event:
+        case EventCorrected(corrected_version=version, note=note, field=field, value=value):
+            corrects = Correction(event.originator_version, version, field, value, note, event.occurred_at, actor)
+            changes = ()
+        case RequesterChanged(requester_id=new, previous_requester_id=old):
+            changes = (Change("requester_id", str(old), str(new)),)
+    return Entry(
+        version=event.originator_version,
+        position=position,
+        topic=event.TOPIC,
+        event=event.TOPIC.partition(".")[2],
+        occurred_at=event.occurred_at,
+        recorded_at=recorded_at,
+        actor=actor,
+        channel=str(by.channel),
+        contact_channel=str(event.channel) if isinstance(event, (Opened, CustomerMessageReceived)) else None,
+        client=by.client,
+        source_address=event.source_address,
+        reason=event.reason,
+        command_id=by.command_id,
+        correlation_id=by.correlation_id,
+        causation_id=by.causation_id,
+        changes=changes,
+        message=_message(event),
+        corrects=corrects,
+    )
+
+
+def _message(event: TicketEvent) -> Message | None:
+    match event:
+        case Opened():
+            return Message("from_customer", event.body, _files(event))
+        case CustomerMessageReceived():
+            return Message("from_customer", event.text, _files(event))
+        case Replied():
+            return Message("to_customer", event.text, _files(event))
+        case NoteAdded():
+            return Message("internal", event.text, _files(event))
+    return None
+
+
+def _files(event: Opened | CustomerMessageReceived | Replied | NoteAdded) -> tuple[File, ...]:
+    names = event.attachment_names
+    known: Sequence[str | None] = names if isinstance(names, tuple) else [ERASED] * len(event.attachments)
+    return tuple(
+        File(file.id, name, file.content_type, file.size, file.sha256)
+        for file, name in zip(event.attachments, known, strict=False)
+    )

@@ -1,0 +1,286 @@
+"""A history on the screen: readable by a person on a terminal, and as JSON with keys that stay."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from domain.event import ERASED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from typing import TextIO
+    from uuid import UUID
+
+    from domain.event import Change
+    from replay.history import Actor, Correction, Entry, File, History, Message
+
+PLAIN_WIDTH: Final = 120  # columns of a file or pipe, which have no width of their own
+LATE: Final = timedelta(minutes=1)  # recorded later than this after it occurred is worth saying
+NOTHING: Final = "–"  # noqa: RUF001 - a dash as wide as a value's
+INDENT: Final = 6
+EVENT_STYLES: Final[Mapping[str, str]] = {
+    "opened": "bold green",
+    "solved": "bold green",
+    "closed": "bold green",
+    "reopened": "bold yellow",
+    "escalated": "bold red",
+    "event_corrected": "bold magenta",
+    "source_status_recorded": "bold yellow",
+}
+DIRECTIONS: Final[Mapping[str, str]] = {
+    "from_customer": "from the customer",
+    "to_customer": "to the customer",
+    "internal": "internal note",
+}
+
+
+def as_json(history: History) -> dict[str, Any]:
+    """Give a history as JSON-ready values. Keys are part of the interface: none is ever renamed or left out."""
+    return {
+        "kind": history.kind,
+        "id": str(history.stream),
+        "number": history.number,
+        "version": history.entries[-1].version,
+        "position": history.position,
+        "names": dict(sorted(history.names.items())),
+        "entries": [_entry_json(entry) for entry in history.entries],
+    }
+
+
+def write_json(history: History, file: TextIO) -> None:
+    """Write a history as JSON, indented, in its own characters."""
+    json.dump(as_json(history), file, ensure_ascii=False, indent=2)
+    file.write("\n")
+
+
+def console_for(file: TextIO) -> Console:
+    """Give a console for a file: colours and the terminal's width on a terminal, plain text otherwise."""
+    if file.isatty():
+        return Console(file=file, highlight=False)
+    return Console(file=file, highlight=False, width=PLAIN_WIDTH, color_system=None, force_terminal=False)
+
+
+def write(history: History, console: Console) -> None:
+    """Write a history for a person: each event with actor, time, reason and what it changed, old → new."""
+    console.print(_title(history))
+    for entry in history.entries:
+        console.print()
+        console.print(_headline(entry))
+        for line in _circumstances(entry):
+            console.print(Padding(line, (0, 0, 0, INDENT)))
+        if entry.changes:
+            console.print(Padding(_changes(entry.changes, history.names), (0, 0, 0, INDENT)))
+        if entry.message is not None:
+            _write_message(entry.message, console)
+        if entry.corrects is not None:
+            console.print(Padding(_corrects(entry.corrects), (0, 0, 0, INDENT)))
+        for correction in entry.corrections:
+            console.print(Padding(_corrected(correction), (0, 0, 0, INDENT)))
+
+
+def visible(text: str) -> str:
+    """Show control characters instead of obeying them: what a customer wrote must not drive the reader's terminal."""
+    return "".join(
+        character
+        if character == "\n" or (character.isprintable() and character not in _TURNING)
+        else "    "
+        if character == "\t"
+        else f"\\x{ord(character):02x}"
+        if ord(character) <= _LAST_BYTE
+        else f"\\u{ord(character):04x}"
+        for character in text.replace("\r\n", "\n")
+    )
+
+
+_LAST_BYTE: Final = 0xFF
+_TURNING: Final = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))  # they reorder a line
+
+
+def _title(history: History) -> Text:
+    count = len(history.entries)
+    name = f"#{history.number}" if history.number is not None else visible(history.names.get(str(history.stream), ""))
+    return Text.assemble(
+        (f"{history.kind.capitalize()} {name}".rstrip(), "bold"),
+        (f"   {history.stream}", "dim"),
+        f"   {count} event{'s' if count > 1 else ''}, the last at position {history.position}",
+    )
+
+
+def _headline(entry: Entry) -> Text:
+    return Text.assemble(
+        (f"{f'v{entry.version}':>4}", "cyan"),
+        "  ",
+        _instant(entry.occurred_at),
+        "  ",
+        (entry.event.replace("_", " "), EVENT_STYLES.get(entry.event, "bold")),
+        "  by ",
+        *_actor(entry.actor),
+        f" via {entry.contact_channel or entry.channel}".replace("_", " "),
+        (f"   position {entry.position}", "dim"),
+    )
+
+
+def _actor(actor: Actor) -> list[Text]:
+    parts = [_value(actor.name) if actor.name else Text(str(actor.id), style="dim"), Text(f" ({actor.role})")]
+    if actor.on_behalf_of is not None:
+        name = actor.on_behalf_of_name
+        parts += [Text(" for "), _value(name) if name else Text(str(actor.on_behalf_of), style="dim")]
+    return parts
+
+
+def _circumstances(entry: Entry) -> list[Text]:
+    lines = []
+    if entry.reason:
+        lines.append(Text.assemble(("because: ", "dim"), _value(entry.reason)))
+    if abs(entry.recorded_at - entry.occurred_at) > LATE:
+        lines.append(Text(f"recorded {_instant(entry.recorded_at)}", style="dim"))
+    if entry.contact_channel and entry.contact_channel != entry.channel:
+        lines.append(Text(f"entered through {entry.channel}".replace("_", " "), style="dim"))
+    return lines
+
+
+def _changes(changes: tuple[Change, ...], names: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="blue", no_wrap=True)
+    table.add_column(overflow="fold")
+    for change in changes:
+        field = change.field.removesuffix("_id").removesuffix("_ids").replace("_", " ")
+        new = _named(change.new, names)
+        if change.old is None:
+            table.add_row(field, new)
+        else:
+            table.add_row(field, Text.assemble(_named(change.old, names), (" → ", "dim"), new))
+    return table
+
+
+def _named(value: Any, names: Mapping[str, str]) -> Text:
+    match value:
+        case None | [] | {} | "":
+            return Text(NOTHING, style="dim")
+        case str():
+            return _value(names.get(value, value))
+        case list():
+            return Text(", ").join(_named(item, names) for item in value)
+        case dict():
+            return Text("; ").join(Text.assemble(f"{name}: ", _named(item, names)) for name, item in value.items())
+        case bool():
+            return Text("yes" if value else "no")
+        case _:
+            return Text(str(value))
+
+
+def _value(text: str) -> Text:
+    return Text(text, style="dim italic") if text == ERASED else Text(visible(text))
+
+
+def _write_message(message: Message, console: Console) -> None:
+    border = Table.grid(padding=(0, 1))
+    border.add_column(style="dim", no_wrap=True)
+    border.add_column(overflow="fold")
+    border.add_row("│", Text(DIRECTIONS[message.direction], style="dim"))
+    for line in message.text.splitlines() or [""]:
+        border.add_row("│", _value(line))
+    for file in message.files:
+        name = _value(file.name) if file.name else Text(str(file.id))
+        border.add_row("│", Text.assemble(("file: ", "dim"), name, f" ({file.content_type}, {file.size:,} bytes)"))
+    console.print(Padding(border, (0, 0, 0, INDENT)))
+
+
+def _corrects(correction: Correction) -> Text:
+    return Text.assemble(f"corrects v{correction.corrected_version}", *_belief(correction), style="magenta")
+
+
+def _corrected(correction: Correction) -> Text:
+    """Say beside the wrong event what to believe instead; the event above stays as it was recorded."""
+    return Text.assemble(
+        f"! corrected by v{correction.by_version}, {_instant(correction.occurred_at)}, by ",
+        *_actor(correction.actor),
+        *_belief(correction),
+        style="magenta",
+    )
+
+
+def _belief(correction: Correction) -> list[Text]:
+    parts = [Text(": ")]
+    if correction.field is not None:
+        value = NOTHING if correction.value is None else str(correction.value)
+        parts += [Text(f"{correction.field.replace('_', ' ')} is "), _value(value), Text(". ")]
+    return [*parts, _value(correction.note)]
+
+
+def _instant(instant: datetime) -> str:
+    return instant.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "version": entry.version,
+        "position": entry.position,
+        "topic": entry.topic,
+        "event": entry.event,
+        "occurred_at": entry.occurred_at.isoformat(),
+        "recorded_at": entry.recorded_at.isoformat(),
+        "actor": _actor_json(entry.actor),
+        "channel": entry.channel,
+        "contact_channel": entry.contact_channel,
+        "client": entry.client,
+        "source_address": entry.source_address,
+        "reason": entry.reason,
+        "command_id": _id(entry.command_id),
+        "correlation_id": _id(entry.correlation_id),
+        "causation_id": _id(entry.causation_id),
+        "changes": [{"field": c.field, "old": c.old, "new": c.new, "personal": c.personal} for c in entry.changes],
+        "message": _message_json(entry.message),
+        "corrects": None if entry.corrects is None else _correction_json(entry.corrects),
+        "corrections": [_correction_json(correction) for correction in entry.corrections],
+    }
+
+
+def _actor_json(actor: Actor) -> dict[str, Any]:
+    return {
+        "id": str(actor.id),
+        "role": actor.role,
+        "name": actor.name,
+        "on_behalf_of": _id(actor.on_behalf_of),
+        "on_behalf_of_name": actor.on_behalf_of_name,
+    }
+
+
+def _message_json(message: Message | None) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    return {"direction": message.direction, "text": message.text, "files": [_file_json(file) for file in message.files]}
+
+
+def _file_json(file: File) -> dict[str, Any]:
+    return {
+        "id": str(file.id),
+        "name": file.name,
+        "content_type": file.content_type,
+        "size": file.size,
+        "sha256": file.sha256,
+    }
+
+
+def _correction_json(correction: Correction) -> dict[str, Any]:
+    return {
+        "by_version": correction.by_version,
+        "corrected_version": correction.corrected_version,
+        "field": correction.field,
+        "value": correction.value,
+        "note": correction.note,
+        "occurred_at": correction.occurred_at.isoformat(),
+        "actor": _actor_json(correction.actor),
+    }
+
+
+def _id(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
