@@ -133,7 +133,7 @@ class Agent(Aggregate):
         self.active: bool = False
 
     @classmethod
-    def create(  # noqa: PLR0913 - what is known of an agent
+    def create(
         cls,
         *,
         agent_id: UUID,
@@ -178,10 +178,10 @@ class Agent(Aggregate):
 
     def join_team(self, *, team: Team, act: Act) -> None:
         """Belong to one more team. Raises AgentInactive or TeamInactive."""
-        if team.id in self.team_ids:
-            return
         self.require_active()
         team.require_active()
+        if team.id in self.team_ids:
+            return
         self._change_teams(AgentJoinedTeam, team.id, self.team_ids | {team.id}, act)
 
     def leave_team(self, *, team: Team, act: Act) -> None:

@@ -56,7 +56,7 @@ class Customer(Aggregate):
         self.foreign_id: str | None = None
 
     @classmethod
-    def register(  # noqa: PLR0913 - what is known of a customer
+    def register(
         cls,
         *,
         customer_id: UUID,
@@ -83,7 +83,7 @@ class Customer(Aggregate):
             foreign_id=foreign_id,
         )
 
-    def change_contact(  # noqa: PLR0913 - the details of a contact
+    def change_contact(
         self,
         *,
         name: str | None = None,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
 from uuid import UUID
 
 from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggregate
 from eventsourcing.utils import register_topic
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic_core import core_schema
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SYSTEM_ACTOR = UUID(int=0)
 """The desk itself, where no person or credential acted."""
@@ -200,14 +198,14 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         return cls.model_validate({**cls._ABSENT, **values, "originator_id": stream, "originator_version": version})
 
     def state_json(self) -> bytes:
-        """The state to store, without log columns, personal values and Nones; bytes are stable for equal events."""
+        """Give the state to store, without log columns, personal values and Nones; bytes are stable for equal events."""
         text = self.model_dump_json(exclude=self._OUTSIDE, exclude_none=True).encode()
         if self.class_version == 1:
             return text
         return b'{"class_version":%d,%b' % (self.class_version, text[1:])
 
     def personal_values(self) -> dict[str, Any]:
-        """The personal values by field, JSON-ready; a None is left out."""
+        """Give the personal values by field, JSON-ready; a None is left out."""
         found = {}
         for name in self.PERSONAL:
             value = getattr(self, name)
@@ -216,7 +214,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         return found
 
     def subject_of(self, field: str) -> UUID:
-        """The person whom personal `field` is about."""
+        """Name the person whom personal `field` is about."""
         value: Any = self
         for part in self.PERSONAL[field].split("."):
             value = getattr(value, part)
@@ -231,7 +229,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         return self.timestamp
 
     def changes(self) -> tuple[Change, ...]:
-        """The fields this event changed, old → new, for audit trails and histories.
+        """List the fields this event changed, old → new, for audit trails and histories.
 
         A field `x` with a sibling `previous_x` is listed where the two differ; any other field of the
         event's own is listed where it is set, with no old value.
@@ -241,7 +239,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
             if name in self.CIRCUMSTANCES or name.startswith("previous_"):
                 continue
             new, old = getattr(self, name), getattr(self, f"previous_{name}", None)
-            if new != old:
+            if new != old and not (old is None and new in ((), {})):
                 found.append(Change(name, plain(old), plain(new), name in self.PERSONAL))
         return tuple(found)
 
@@ -253,8 +251,8 @@ def _accepts_none(annotation: Any) -> bool:
     return annotation is None or type(None) in get_args(annotation)
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON knows it."""
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one return a type
+    """Give the value as JSON knows it."""
     match value:
         case BaseModel():
             return value.model_dump(mode="json")
@@ -278,14 +276,16 @@ class Created(Event, CanInitAggregate[UUID]):
     originator_topic: str
 
 
+AnyEvent = Event  # inside an aggregate, the name Event is taken by its own base
+
+
 class Aggregate(BaseAggregate[UUID]):
     """A thing whose state is the fold of its events. Command methods decide; an event's `apply` only assigns.
 
     State is held in immutable values (tuples, frozensets), so that a shallow copy is a full one.
     """
 
-    class Event(Event):
-        """Base of the events of all aggregates."""
+    Event: ClassVar[type[AnyEvent]] = AnyEvent
 
     def __init__(self) -> None:
         """Start from the state before the first event's `apply`."""
@@ -303,7 +303,7 @@ class Aggregate(BaseAggregate[UUID]):
             **fields,
         )
 
-    def record(self, event_class: type[Event], act: Act, **fields: Any) -> None:
+    def record(self, event_class: type[AnyEvent], act: Act, **fields: Any) -> None:
         """Trigger an event under the circumstances of `act`."""
         self.trigger_event(
             event_class,

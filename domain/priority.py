@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from domain.event import Rejected
+
 
 class Priority(StrEnum):
     """How soon a ticket wants to be dealt with."""
@@ -36,6 +38,20 @@ MATRIX: dict[tuple[Grade, Grade], Priority] = {
 """(impact, urgency) → priority, as in ITIL, whose two lowest grades are one here."""
 
 
-def priority_of(impact: Grade, urgency: Grade) -> Priority:
-    """Look the priority up in the matrix."""
+class PriorityUndetermined(Rejected):
+    """A priority follows from impact and urgency only where both are known."""
+
+    problem = "priority-undetermined"
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(f"without a priority, {' and '.join(missing)} must be known", missing=list(missing))
+
+
+def determine(priority: Priority | None, impact: Grade | None, urgency: Grade | None) -> Priority:
+    """Take the priority that is given, else look it up. Raises PriorityUndetermined where either grade is missing."""
+    if priority is not None:
+        return priority
+    if impact is None or urgency is None:
+        missing = tuple(name for name, grade in (("impact", impact), ("urgency", urgency)) if grade is None)
+        raise PriorityUndetermined(missing)
     return MATRIX[impact, urgency]

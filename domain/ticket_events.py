@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, ClassVar
-from uuid import UUID  # noqa: TC003 - pydantic reads the annotation at run time
+from uuid import UUID
 
-from pydantic import AwareDatetime  # noqa: TC002 - pydantic reads the annotation at run time
+from pydantic import AwareDatetime
 
-from domain.attachment import Attachment  # noqa: TC001 - pydantic reads the annotation at run time
+from domain.attachment import Attachment
 from domain.event import Change, Channel, Created, Event, Personal, Sealed
-from domain.priority import Grade, Priority  # noqa: TC001 - pydantic reads the annotation at run time
+from domain.priority import Grade, Priority
 from domain.status import Status
 
 if TYPE_CHECKING:
@@ -261,42 +261,8 @@ class Categorised(TicketEvent):
         ticket.category = self.category
 
 
-class SetPending(TicketEvent):
-    """The desk waits for the requester, at most until `wake_at` where one is set."""
-
-    TOPIC: ClassVar[str] = "ticket.set_pending"
-
-    status: Status
-    previous_status: Status
-    wake_at: AwareDatetime | None
-    previous_wake_at: AwareDatetime | None
-
-    def apply(self, ticket: Ticket) -> None:
-        """Take status and wake-up."""
-        ticket.take_status(self.status, self.timestamp)
-        ticket.wake_at = self.wake_at
-
-
-class PutOnHold(TicketEvent):
-    """The desk waits for a third party."""
-
-    TOPIC: ClassVar[str] = "ticket.put_on_hold"
-
-    status: Status
-    previous_status: Status
-    third_party: PersonalText
-    previous_third_party: PersonalTextOrNone
-
-    def apply(self, ticket: Ticket) -> None:
-        """Take status and third party."""
-        ticket.take_status(self.status, self.timestamp)
-        ticket.third_party = self.third_party
-
-
-class Resumed(TicketEvent):
-    """The wait is over and the desk works on the ticket again."""
-
-    TOPIC: ClassVar[str] = "ticket.resumed"
+class StatusEvent(TicketEvent):
+    """Base of what does little else than move a ticket."""
 
     status: Status
     previous_status: Status
@@ -306,7 +272,41 @@ class Resumed(TicketEvent):
         ticket.take_status(self.status, self.timestamp)
 
 
-class Solved(TicketEvent):
+class SetPending(StatusEvent):
+    """The desk waits for the requester, at most until `wake_at` where one is set."""
+
+    TOPIC: ClassVar[str] = "ticket.set_pending"
+
+    wake_at: AwareDatetime | None
+    previous_wake_at: AwareDatetime | None
+
+    def apply(self, ticket: Ticket) -> None:
+        """Take status and wake-up."""
+        super().apply(ticket)
+        ticket.wake_at = self.wake_at
+
+
+class PutOnHold(StatusEvent):
+    """The desk waits for a third party."""
+
+    TOPIC: ClassVar[str] = "ticket.put_on_hold"
+
+    third_party: PersonalText
+    previous_third_party: PersonalTextOrNone
+
+    def apply(self, ticket: Ticket) -> None:
+        """Take status and third party."""
+        super().apply(ticket)
+        ticket.third_party = self.third_party
+
+
+class Resumed(StatusEvent):
+    """The wait is over and the desk works on the ticket again."""
+
+    TOPIC: ClassVar[str] = "ticket.resumed"
+
+
+class Solved(StatusEvent):
     """The desk holds the ticket for solved. `replied` says whether the customer had ever been answered."""
 
     TOPIC: ClassVar[str] = "ticket.solved"
@@ -314,43 +314,28 @@ class Solved(TicketEvent):
 
     resolution_code: str
     replied: bool
-    status: Status
-    previous_status: Status
 
     def apply(self, ticket: Ticket) -> None:
         """Take status and resolution."""
-        ticket.take_status(self.status, self.timestamp)
+        super().apply(ticket)
         ticket.resolution_code = self.resolution_code
 
 
-class Reopened(TicketEvent):
+class Reopened(StatusEvent):
     """The desk found the ticket not solved after all."""
 
     TOPIC: ClassVar[str] = "ticket.reopened"
 
-    status: Status
-    previous_status: Status
     previous_solved_at: AwareDatetime | None
 
-    def apply(self, ticket: Ticket) -> None:
-        """Take the status."""
-        ticket.take_status(self.status, self.timestamp)
 
-
-class Closed(TicketEvent):
+class Closed(StatusEvent):
     """The ticket became final."""
 
     TOPIC: ClassVar[str] = "ticket.closed"
 
-    status: Status
-    previous_status: Status
 
-    def apply(self, ticket: Ticket) -> None:
-        """Take the status."""
-        ticket.take_status(self.status, self.timestamp)
-
-
-class SourceStatusRecorded(TicketEvent):
+class SourceStatusRecorded(StatusEvent):
     """A foreign desk moved its ticket in a way that ours does not: recorded as what happened there.
 
     `source_status` is the word of the source, `status` ours for it.
@@ -358,40 +343,31 @@ class SourceStatusRecorded(TicketEvent):
 
     TOPIC: ClassVar[str] = "ticket.source_status_recorded"
 
-    status: Status
-    previous_status: Status
     source_status: str
     previous_solved_at: AwareDatetime | None
 
+
+class TagsEvent(TicketEvent):
+    """Base of what happens to tags; `tags` are all of them afterwards, sorted."""
+
+    tags: tuple[str, ...]
+    previous_tags: tuple[str, ...]
+
     def apply(self, ticket: Ticket) -> None:
-        """Take the status."""
-        ticket.take_status(self.status, self.timestamp)
+        """Take the tags."""
+        ticket.tags = self.tags
 
 
-class Tagged(TicketEvent):
-    """Tags were put on; `tags` are all of them afterwards, sorted."""
+class Tagged(TagsEvent):
+    """Tags were put on."""
 
     TOPIC: ClassVar[str] = "ticket.tagged"
 
-    tags: tuple[str, ...]
-    previous_tags: tuple[str, ...]
 
-    def apply(self, ticket: Ticket) -> None:
-        """Take the tags."""
-        ticket.tags = self.tags
-
-
-class Untagged(TicketEvent):
-    """Tags were taken off; `tags` are all that remain, sorted."""
+class Untagged(TagsEvent):
+    """Tags were taken off."""
 
     TOPIC: ClassVar[str] = "ticket.untagged"
-
-    tags: tuple[str, ...]
-    previous_tags: tuple[str, ...]
-
-    def apply(self, ticket: Ticket) -> None:
-        """Take the tags."""
-        ticket.tags = self.tags
 
 
 class CustomFieldSet(TicketEvent):
