@@ -344,6 +344,10 @@ class EmbeddedServer:
             for role in LOGIN_ROLES:
                 if role not in roles:
                     connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+                    if role != OWNER:
+                        # As on an external server, where one user owns everything and takes the other roles on.
+                        grant = sql.SQL("GRANT {} TO {}")
+                        connection.execute(grant.format(sql.Identifier(role), sql.Identifier(OWNER)))
             if connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
                 statement = sql.SQL("CREATE DATABASE {} OWNER {}")
                 connection.execute(statement.format(sql.Identifier(DATABASE), sql.Identifier(OWNER)))

@@ -1,0 +1,1 @@
+"""The record, examined on a real Postgres."""
