@@ -187,15 +187,21 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         upcaster gets state and personal values in one dictionary, which it may change. Raises
         pydantic.ValidationError where the state is not of this shape, and UnknownShape where it is newer.
         """
-        values = {**state, **personal}
+        if cls.class_version > 1 or "class_version" in state:
+            state = cls._lifted({**state, **personal})
+            personal = {}
+        values = {**cls._ABSENT, **state, **personal, "originator_id": stream, "originator_version": version}
+        return cls.model_validate(values)
+
+    @classmethod
+    def _lifted(cls, values: dict[str, Any]) -> dict[str, Any]:
         shape = values.pop("class_version", 1)
-        if shape != cls.class_version:
-            if not isinstance(shape, int) or not 1 <= shape < cls.class_version:
-                message = f"{cls.TOPIC} is known up to version {cls.class_version}, not {shape!r}"
-                raise UnknownShape(message)
-            for lift in cls._UPCASTERS[shape - 1 :]:
-                values = lift(values)
-        return cls.model_validate({**cls._ABSENT, **values, "originator_id": stream, "originator_version": version})
+        if not isinstance(shape, int) or not 1 <= shape <= cls.class_version:
+            message = f"{cls.TOPIC} is known up to version {cls.class_version}, not {shape!r}"
+            raise UnknownShape(message)
+        for lift in cls._UPCASTERS[shape - 1 :]:
+            values = lift(values)
+        return values
 
     def state_json(self) -> bytes:
         """Give the state to store, without log columns, personal values and Nones; bytes are stable for equal events."""
@@ -212,6 +218,10 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
             if value is not None:
                 found[name] = value if isinstance(value, str) else plain(value)
         return found
+
+    def data_subjects(self) -> set[UUID]:
+        """Name the persons whom the personal values of this event are about."""
+        return {self.subject_of(name) for name in self.PERSONAL if getattr(self, name) is not None}
 
     def subject_of(self, field: str) -> UUID:
         """Name the person whom personal `field` is about."""

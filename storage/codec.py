@@ -31,8 +31,14 @@ class StorableEvent(Protocol):
     TOPIC: ClassVar[str]
     PERSONAL: ClassVar[dict[str, str]]
     SEALED: ClassVar[type[str]]
-    originator_id: UUID
-    originator_version: int
+
+    @property
+    def originator_id(self) -> UUID:
+        """Give the stream."""
+
+    @property
+    def originator_version(self) -> int:
+        """Give the version."""
 
     def state_json(self) -> bytes:
         """Give the state without personal values."""

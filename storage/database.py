@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from storage.embedded import EmbeddedServer, EmbeddedServerError
+from storage.embedded import APPLICATION, OWNER, READER, EmbeddedServerError
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 
@@ -33,9 +33,9 @@ OLDEST_SERVER: Final = 150000  # as libpq counts: 15.0
 
 DatabaseRole = Literal["owner", "application", "reader"]
 ROLE_NAMES: Final[dict[DatabaseRole, str]] = {
-    "owner": "ledgerdesk_owner",
-    "application": "ledgerdesk_app",
-    "reader": "ledgerdesk_reader",
+    "owner": OWNER,
+    "application": APPLICATION,
+    "reader": READER,
 }
 
 
@@ -95,7 +95,7 @@ class Database:
         stack = AsyncExitStack()
         try:
             conninfo = await stack.enter_async_context(reach(settings, role))
-            root = root_key(settings.root_key_file, create=True)
+            root = root_key(settings.key_file, create=True)
             database = cls(conninfo, root=root, pool_size=pool_size or settings.pool_size)
             database._stack = stack  # noqa: SLF001 - its own constructor
             await database.start()
@@ -217,24 +217,15 @@ class Database:
 async def reach(settings: Settings, role: DatabaseRole) -> AsyncIterator[str]:
     """Give the address under which a role finds the desk's database, keeping the embedded server up meanwhile.
 
-    On a server of one's own the desk connects as the user that the address names and takes the role on, except as
-    owner. Raises DatabaseUnreachable.
+    Raises DatabaseUnreachable.
     """
-    if settings.database_url is None:
-        server = EmbeddedServer(settings.data_dir, version=settings.postgres_version)
+    async with AsyncExitStack() as stack:
         try:
-            await asyncio.to_thread(server.start)
+            conninfo = await stack.enter_async_context(settings.server_conninfo(ROLE_NAMES[role]))
         except EmbeddedServerError as error:
             raise DatabaseUnreachable(str(error)) from error
-        try:
-            yield make_conninfo(server.conninfo(user=ROLE_NAMES[role]), options=UTC_OPTION)
-        finally:
-            await asyncio.to_thread(server.stop)
-    else:
-        options = [str(conninfo_to_dict(settings.database_url).get("options") or ""), UTC_OPTION]
-        if role != "owner":
-            options.append(f"-c role={ROLE_NAMES[role]}")
-        yield make_conninfo(settings.database_url, options=" ".join(filter(None, options)))
+        options = str(conninfo_to_dict(conninfo).get("options") or "")
+        yield make_conninfo(conninfo, options=f"{options} {UTC_OPTION}".strip())
 
 
 async def check_reachable(conninfo: str) -> None:

@@ -99,7 +99,8 @@ class Submission:
     """One command for the log: all of its events, over any number of streams, or none.
 
     `guards` maps a stream to the version it must have (0: it must not exist). With no events a submission
-    confirms its guards. `key` makes a retry safe: the first outcome and `result` are given again.
+    confirms its guards. `key` makes a retry safe: the first outcome and `result` are given again. A `probe` asks
+    for its key without leaving one, as a refusal does, which is not remembered.
     """
 
     events: Sequence[NewEvent] = ()
@@ -108,6 +109,7 @@ class Submission:
     key: bytes | None = None
     body_hash: bytes | None = None
     result: bytes | None = None
+    probe: bool = False
 
 
 class Appended(NamedTuple):
@@ -392,6 +394,7 @@ def append_arguments(batch: Sequence[Submission]) -> dict[str, list[Any]]:
         "command_key": [submission.key for submission in batch],
         "command_body": [submission.body_hash for submission in batch],
         "command_result": [submission.result for submission in batch],
+        "command_probe": [submission.probe for submission in batch],
         "claim_kind": [kind for kind, _ in claims],
         "claim_key": [key for _, key in claims],
         "hold_command": [command for command, _, _ in holds],
@@ -408,6 +411,7 @@ SELECT * FROM {schema}.append(
     %(event_command)b::int[], %(event_stream)b::int[], %(event_version)b::bigint[],
     %(event_topic)b::text[], %(event_state)b::bytea[], %(event_personal)b::bytea[],
     %(command_key)b::bytea[], %(command_body)b::bytea[], %(command_result)b::bytea[],
+    %(command_probe)b::boolean[],
     %(claim_kind)b::text[], %(claim_key)b::bytea[],
     %(hold_command)b::int[], %(hold_claim)b::int[], %(hold_stream)b::uuid[], %(hold_release)b::boolean[])
 """

@@ -95,7 +95,7 @@ async def create_workspace(settings: Settings, name: str) -> bool:
                 cursor = await connection.execute("SELECT FROM ledgerdesk.workspaces WHERE name = %s", (name,))
                 if await cursor.fetchone() is not None:
                     return False
-                root = root_key(settings.root_key_file, create=True)
+                root = root_key(settings.key_file, create=True)
                 await connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(f"ws_{name}")))
                 await connection.execute(
                     "INSERT INTO ledgerdesk.workspaces (name, key_check) VALUES (%s, %s)", (name, key_check(root, name))

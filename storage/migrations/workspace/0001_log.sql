@@ -94,7 +94,7 @@ ALTER TABLE @schema@.attachments ALTER COLUMN data SET STORAGE EXTERNAL;
 -- Streams, claims: distinct; the other arrays refer to them by index (from 1). Guards, events and holds are ordered
 -- by command. A guard says which version a stream must have (0: it must not exist). Outcomes:
 --   appended   the command's events are in the log
---   confirmed  it had no events and its guards hold
+--   confirmed  it had no events and its guards hold (a probe's key is looked up and not remembered)
 --   replayed   its key is known: positions and result are those of the first time
 --   key_reused its key is known with another body
 --   conflict   a guard failed or an event does not follow its stream's head; `head` is the head found
@@ -104,7 +104,7 @@ CREATE FUNCTION @schema@.append(
     guard_command int[], guard_stream int[], guard_version bigint[],
     event_command int[], event_stream int[], event_version bigint[],
     event_topic text[], event_state bytea[], event_personal bytea[],
-    command_key bytea[], command_body bytea[], command_result bytea[],
+    command_key bytea[], command_body bytea[], command_result bytea[], command_probe boolean[],
     claim_kind text[], claim_key bytea[],
     hold_command int[], hold_claim int[], hold_stream uuid[], hold_release bool[]
 ) RETURNS TABLE (
@@ -251,7 +251,7 @@ BEGIN
         IF verdict IN ('appended', 'confirmed') THEN
             lasts[c] := position;
             firsts[c] := least(firsts[c], position);
-            any_new := any_new OR command_key[c] IS NOT NULL;
+            any_new := any_new OR (command_key[c] IS NOT NULL AND NOT command_probe[c]);
         ELSE
             heads := heads_before;
             owners := owners_before;
@@ -271,8 +271,9 @@ BEGIN
         INSERT INTO @schema@.command_outcomes
             (command_key, recorded_on, body_hash, first_position, last_position, result)
             SELECT u.key, (now_at AT TIME ZONE 'UTC')::date, u.body, u.f, u.l, u.r
-            FROM unnest(command_key, command_body, firsts, lasts, command_result, outcomes) AS u (key, body, f, l, r, o)
-            WHERE u.key IS NOT NULL AND u.o IN ('appended', 'confirmed');
+            FROM unnest(command_key, command_body, firsts, lasts, command_result, outcomes, command_probe)
+                AS u (key, body, f, l, r, o, probe)
+            WHERE u.key IS NOT NULL AND NOT u.probe AND u.o IN ('appended', 'confirmed');
     END IF;
     IF any_again THEN
         -- Writes WAL, so that with a synchronous standby this answer waits for it as the first one did.

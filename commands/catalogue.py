@@ -1,0 +1,8 @@
+"""Every command of the desk, in one list: importing this registers them all."""
+
+from __future__ import annotations
+
+from commands import agents, customers, teams, tickets
+from commands.execution import COMMANDS
+
+__all__ = ["COMMANDS", "agents", "customers", "teams", "tickets"]
