@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from storage.embedded import APPLICATION, OWNER, READER, EmbeddedServerError
+from storage.embedded import LOGIN_ROLES, EmbeddedServerError
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 
@@ -33,9 +33,9 @@ OLDEST_SERVER: Final = 150000  # as libpq counts: 15.0
 
 DatabaseRole = Literal["owner", "application", "reader"]
 ROLE_NAMES: Final[dict[DatabaseRole, str]] = {
-    "owner": OWNER,
-    "application": APPLICATION,
-    "reader": READER,
+    "owner": LOGIN_ROLES[0],
+    "application": LOGIN_ROLES[1],
+    "reader": LOGIN_ROLES[2],
 }
 
 
