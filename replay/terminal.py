@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import TextIO
     from uuid import UUID
 
+    from rich.console import RenderableType
+
     from domain.event import Change
     from replay.history import Actor, Correction, Entry, File, History, Message
 
@@ -26,6 +28,7 @@ PLAIN_WIDTH: Final = 120  # columns of a file or pipe, which have no width of th
 LATE: Final = timedelta(minutes=1)  # recorded later than this after it occurred is worth saying
 NOTHING: Final = "–"  # noqa: RUF001 - a dash as wide as a value's
 INDENT: Final = 6
+MINIMUM_WIDTH: Final = 20
 EVENT_STYLES: Final[Mapping[str, str]] = {
     "opened": "bold green",
     "solved": "bold green",
@@ -75,15 +78,19 @@ def write(history: History, console: Console) -> None:
         console.print()
         console.print(_headline(entry))
         for line in _circumstances(entry):
-            console.print(Padding(line, (0, 0, 0, INDENT)))
+            console.print(_indented(line))
         if entry.changes:
-            console.print(Padding(_changes(entry.changes, history.names), (0, 0, 0, INDENT)))
+            console.print(_indented(_changes(entry.changes, history.names)))
         if entry.message is not None:
             _write_message(entry.message, console)
         if entry.corrects is not None:
-            console.print(Padding(_corrects(entry.corrects), (0, 0, 0, INDENT)))
+            console.print(_indented(_corrects(entry.corrects)))
         for correction in entry.corrections:
-            console.print(Padding(_corrected(correction), (0, 0, 0, INDENT)))
+            console.print(_indented(_corrected(correction)))
+
+
+def _indented(content: RenderableType) -> Padding:
+    return Padding(content, (0, 0, 0, INDENT), expand=False)
 
 
 def visible(text: str) -> str:
@@ -182,16 +189,14 @@ def _value(text: str) -> Text:
 
 
 def _write_message(message: Message, console: Console) -> None:
-    border = Table.grid(padding=(0, 1))
-    border.add_column(style="dim", no_wrap=True)
-    border.add_column(overflow="fold")
-    border.add_row("│", Text(DIRECTIONS[message.direction], style="dim"))
-    for line in message.text.splitlines() or [""]:
-        border.add_row("│", _value(line))
+    lines = [Text(DIRECTIONS[message.direction], style="dim"), *map(_value, message.text.splitlines() or [""])]
     for file in message.files:
         name = _value(file.name) if file.name else Text(str(file.id))
-        border.add_row("│", Text.assemble(("file: ", "dim"), name, f" ({file.content_type}, {file.size:,} bytes)"))
-    console.print(Padding(border, (0, 0, 0, INDENT)))
+        lines.append(Text.assemble(("file: ", "dim"), name, f" ({file.content_type}, {file.size:,} bytes)"))
+    for line in lines:
+        # Wrapped here, so that the rule on the left runs beside every line of the screen.
+        for part in line.wrap(console, max(MINIMUM_WIDTH, console.width - INDENT - 2)):
+            console.print(Text.assemble(" " * INDENT, ("│ ", "dim"), part), no_wrap=True, crop=False)
 
 
 def _corrects(correction: Correction) -> Text:
