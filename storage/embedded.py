@@ -195,8 +195,11 @@ class EmbeddedServer:
                 undo.pop_all()
                 self._using = users
         except (OSError, psycopg.Error) as error:
-            reason = " ".join(str(error).split())
-            message = f"The embedded PostgreSQL in {self.data_dir} cannot be used: {reason}.{self._log_tail()}"
+            reason = (
+                f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+            )
+            sentence = " ".join(reason.split()).rstrip(".")
+            message = f"The embedded PostgreSQL in {self.data_dir} cannot be used: {sentence}.{self._log_tail()}"
             raise EmbeddedServerError(message) from error
 
     def stop(self) -> None:

@@ -55,7 +55,7 @@ class Server(NamedTuple):
     def execute(self, statement: str, *names: str) -> None:
         """Run one statement on the server, with names in place of {}."""
         with psycopg.connect(self.administrator, autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
