@@ -58,7 +58,7 @@ def test_every_address_libpq_understands_is_handed_to_it_unchanged(url: str) -> 
 
 @pytest.mark.parametrize(
     "url",
-    ["htp://ann:hunter2@db/desk", "postgresql://ann:hunter2@db:port", "hunter2", "postgresql://db?colour=hunter2"],
+    ["htp://ann:hunter2@db/desk", "postgresql://ann:hunter2@[db/desk", "hunter2", "postgresql://db?colour=hunter2"],
 )
 def test_a_wrong_address_is_refused_without_quoting_its_password(url: str) -> None:
     with pytest.raises(SettingsError, match=r"^DATABASE_URL must be an address .*\.$") as refusal:
