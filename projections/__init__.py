@@ -1,1 +1,1 @@
-"""The views people read, folded from the events and free to be thrown away."""
+"""Views: what people see of the log, folded from its events into tables that can be thrown away and rebuilt."""

@@ -1,0 +1,270 @@
+"""How far each view of a workspace has come, who is writing it, and what stopped it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from projections.view import ViewError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from psycopg import AsyncConnection
+
+    from projections.view import View
+    from storage.database import Workspace
+
+LEASE_SECONDS: Final = 8  # how long the views of a process that died wait for another
+PAST_SECONDS: Final = 3600  # how long a list may be paged through as it was when it was begun
+LIVE: Final = "live"
+FAILED: Final = "failed"
+
+
+class ViewsNotReady(ViewError):  # noqa: N818 - named by what was met
+    """The tables of a view do not exist yet in the workspace: no runner has been there since it was added."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the view {name} is not there yet")
+        self.name = name
+
+
+class LostOwnership(ViewError):  # noqa: N818 - named by what was met
+    """Another process owns the view, or it has moved on; nothing was written."""
+
+    def __init__(self, view: View, position: int) -> None:
+        super().__init__(f"{view.label} is not ours at position {position} any more")
+
+
+class Mark(NamedTuple):
+    """A place in the log: a position and when it was recorded; 0 and None before the first event."""
+
+    position: int
+    recorded_at: datetime | None
+
+
+class Failure(NamedTuple):
+    """The event a view stopped at, and why."""
+
+    position: int
+    topic: str
+    error: str
+    failed_at: datetime
+
+
+class ViewStatus(NamedTuple):
+    """How a view stands. `lag_seconds` is the age of the oldest event it has not taken in, 0 when there is none."""
+
+    name: str
+    version: int
+    position: int
+    head: int
+    lag_events: int
+    lag_seconds: float
+    state: str
+    owner: str | None
+    failure: Failure | None
+
+
+async def prepare(workspace: Workspace, views: Iterable[View]) -> None:
+    """Make the tables of views that have none yet; any number of processes may at once."""
+    place = Identifier(workspace.schema)
+    async with workspace.database.pool.connection() as connection, connection.transaction():
+        # One process at a time in a workspace: CREATE TABLE IF NOT EXISTS alone fails when two race.
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(1279608904, hashtext(%s))", (workspace.schema,), prepare=True
+        )
+        cursor = await connection.execute("SELECT to_regclass(%s)", (f'"{workspace.schema}".views',))
+        if (await _one(cursor))[0] is None:
+            await connection.execute(SQL(_TABLE).format(schema=place))
+        cursor = await connection.execute(SQL("SELECT name, version FROM {}.views").format(place))
+        known = set(await cursor.fetchall())
+        for view in views:
+            if (view.name, view.version) in known:
+                continue
+            shelf = view.shelf(workspace.schema)
+            await shelf.create(connection)
+            await shelf.create_indexes(connection)
+            await shelf.create_past(connection)
+            await connection.execute(
+                SQL("INSERT INTO {}.views (name, version) VALUES (%s, %s)").format(place), (view.name, view.version)
+            )
+
+
+async def advance(
+    connection: AsyncConnection[Any], schema: str, view: View, *, owner: str, old: int, new: Mark
+) -> None:
+    """Move a view's checkpoint, inside the transaction that writes its rows. Raises LostOwnership.
+
+    Done before the rows are written: whoever has lost the view finds out before doing anything, and the order of
+    locks (this row, then the table) is that of a rebuild's swap.
+    """
+    cursor = await connection.execute(
+        SQL(_ADVANCE).format(schema=Identifier(schema)),
+        {
+            "name": view.name,
+            "version": view.version,
+            "owner": owner,
+            "old": old,
+            "new": new.position,
+            "recorded_at": new.recorded_at,
+            "lease": LEASE_SECONDS,
+        },
+        prepare=True,
+    )
+    if cursor.rowcount != 1:
+        raise LostOwnership(view, old)
+
+
+async def stop(workspace: Workspace, view: View, *, owner: str, at: int, position: int, topic: str, error: str) -> None:
+    """Record that a view, whose checkpoint is `at`, cannot take in the event at `position`. Raises LostOwnership."""
+    async with workspace.database.pool.connection() as connection:
+        cursor = await connection.execute(
+            SQL(_STOP).format(schema=Identifier(workspace.schema)),
+            (position, topic, error[:4000], view.name, view.version, at, owner),
+        )
+    if cursor.rowcount != 1:
+        raise LostOwnership(view, at)
+
+
+async def retry(workspace: Workspace, view: View) -> bool:
+    """Let a view that stopped try its event again; False when it had not stopped."""
+    async with workspace.database.pool.connection() as connection:
+        cursor = await connection.execute(
+            SQL(_RETRY).format(schema=Identifier(workspace.schema)), (view.name, view.version)
+        )
+    workspace.database.wake(workspace.name)
+    return cursor.rowcount == 1
+
+
+async def release(workspace: Workspace, owner: str) -> None:
+    """Give up every view that `owner` has in a workspace, so that another need not wait for the lease to run out."""
+    async with workspace.database.pool.connection() as connection:
+        await connection.execute(SQL(_RELEASE).format(schema=Identifier(workspace.schema)), (owner,))
+
+
+async def prune(workspace: Workspace, view: View) -> None:
+    """Forget rows that stopped being true more than PAST_SECONDS ago, and refuse lists pinned to before that."""
+    async with workspace.database.pool.connection() as connection:
+        await connection.execute(
+            SQL(_PRUNE).format(schema=Identifier(workspace.schema), past=view.shelf(workspace.schema).past),
+            (PAST_SECONDS, view.name, view.version),
+        )
+
+
+async def reached(workspace: Workspace, view: View) -> tuple[int, str]:
+    """Give a view's position and state. Raises ViewsNotReady."""
+    try:
+        async with workspace.database.pool.connection() as connection:
+            cursor = await connection.execute(
+                SQL("SELECT position, state FROM {}.views WHERE name = %s AND version = %s").format(
+                    Identifier(workspace.schema)
+                ),
+                (view.name, view.version),
+                prepare=True,
+            )
+            row = await cursor.fetchone()
+    except psycopg.errors.UndefinedTable:
+        row = None
+    if row is None:
+        raise ViewsNotReady(view.name)
+    return row[0], row[1]
+
+
+async def view_status(workspace: Workspace, views: Sequence[View]) -> list[ViewStatus]:
+    """Give position, lag and state of views, in the order asked; a view that is not there yet stands at 0."""
+    try:
+        async with workspace.database.pool.connection() as connection:
+            cursor = await connection.execute(SQL(_STATUS).format(schema=Identifier(workspace.schema)))
+            rows = {(row[0], row[1]): row[2:] for row in await cursor.fetchall()}
+    except psycopg.errors.UndefinedTable:
+        rows = {}
+    head = (await workspace.log.head()).position
+    found = []
+    for view in views:
+        row = rows.get((view.name, view.version))
+        if row is None:
+            found.append(ViewStatus(view.name, view.version, 0, head, head, 0.0, "absent", None, None))
+            continue
+        position, at_head, seconds, state, owner, failed_position, topic, error, failed_at = row
+        failure = Failure(failed_position, topic, error, failed_at) if state == FAILED else None
+        found.append(
+            ViewStatus(view.name, view.version, position, at_head, at_head - position, seconds, state, owner, failure)
+        )
+    return found
+
+
+async def _one(cursor: psycopg.AsyncCursor[Any]) -> tuple[Any, ...]:
+    row = await cursor.fetchone()
+    if row is None:
+        message = "a statement that always gives a row gave none"
+        raise psycopg.DataError(message)
+    return tuple(row)
+
+
+# The fill factor leaves room for the checkpoint's updates in the same page.
+_TABLE = """
+CREATE TABLE {schema}.views (
+    name              text COLLATE "C" NOT NULL,
+    version           integer NOT NULL,
+    position          bigint NOT NULL DEFAULT 0,
+    recorded_at       timestamptz,
+    -- The lowest position that a list may still be pinned to: rows that stopped being true before are pruned.
+    kept_from         bigint NOT NULL DEFAULT 0,
+    state             text NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'failed')),
+    owner             text,
+    leased_until      timestamptz,
+    failed_position   bigint,
+    failed_topic      text,
+    error             text,
+    failed_at         timestamptz,
+    build_owner       text,
+    build_leased_until timestamptz,
+    build_position    bigint,
+    build_recipe      text,
+    PRIMARY KEY (name, version)
+) WITH (fillfactor = 50);
+GRANT SELECT ON {schema}.views TO ledgerdesk_reader;
+"""
+
+# The fence: nobody but the owner, and not twice over the same events. Writing also renews the lease. The commit does
+# not wait for the disk: after a crash of the server rows and checkpoint are back together at an earlier place.
+_ADVANCE = """
+UPDATE {schema}.views
+SET position = %(new)s, recorded_at = %(recorded_at)s, leased_until = now() + %(lease)s * interval '1 second'
+WHERE name = %(name)s AND version = %(version)s AND position = %(old)s AND owner = %(owner)s AND state = 'live'
+RETURNING set_config('synchronous_commit', 'off', true)
+"""
+
+_STOP = """
+UPDATE {schema}.views
+SET state = 'failed', failed_position = %s, failed_topic = %s, error = %s, failed_at = now()
+WHERE name = %s AND version = %s AND position = %s AND owner = %s AND state = 'live'
+"""
+
+_RETRY = """
+UPDATE {schema}.views
+SET state = 'live', failed_position = NULL, failed_topic = NULL, error = NULL, failed_at = NULL
+WHERE name = %s AND version = %s AND state = 'failed'
+"""
+
+_RELEASE = "UPDATE {schema}.views SET owner = NULL, leased_until = NULL WHERE owner = %s"
+
+_PRUNE = """
+WITH gone AS (DELETE FROM {past} WHERE replaced_at < now() - %s * interval '1 second' RETURNING until)
+UPDATE {schema}.views SET kept_from = greatest(kept_from, (SELECT max(until) FROM gone))
+WHERE name = %s AND version = %s AND EXISTS (SELECT FROM gone)
+"""
+
+# Positions are dense, so that the oldest event not taken in is the one after the checkpoint.
+_STATUS = """
+SELECT v.name, v.version, v.position, greatest(h.position, v.position),
+       coalesce(extract(epoch FROM greatest(now() - e.recorded_at, interval '0')), 0)::float8,
+       v.state, v.owner, v.failed_position, v.failed_topic, v.error, v.failed_at
+FROM {schema}.views v
+CROSS JOIN (SELECT coalesce(max(notification_id), 0) AS position FROM {schema}.events) h
+LEFT JOIN {schema}.events e ON e.notification_id = v.position + 1
+"""

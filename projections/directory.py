@@ -1,0 +1,233 @@
+"""Directory: the agents, teams and customers of the desk as they stand now, for lists and for names beside ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import UUID  # noqa: TC003 - part of the public row
+
+from domain import agent as agents
+from domain import customer_events as customers
+from domain import team as teams
+from projections.bookkeeping import ViewsNotReady
+from projections.listing import Listing, Sort, Where, list_rows
+from projections.table import Column, Row, Rows, Table
+from projections.view import Draft, View, topics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from domain.event import Event
+    from storage.codec import Recorded
+    from storage.database import Workspace
+
+TABLE: Final = Table(
+    columns=(
+        Column("id", "uuid", null=False),
+        Column("since", "bigint", null=False),
+        Column("entered", "bigint", null=False),
+        Column("version", "bigint", null=False),
+        Column("kind", "text", null=False),
+        Column("active", "boolean", null=False),
+        Column("name", "text"),
+        Column("name_sealed", "text"),
+        Column("email_sealed", "text"),
+        Column("phone_sealed", "text"),
+        Column("language", "text"),
+        Column("tier", "text"),
+        Column("organisation", "text"),
+        Column("team_ids", "uuid[]", null=False),
+        Column("foreign_id", "text"),
+        Column("foreign_id_sealed", "text"),
+    ),
+    key=("id",),
+    indexes=("(kind, entered)", "(organisation, entered)"),
+    keeps_past=True,
+)
+
+OLDEST_FIRST: Final = Sort(("entered",))
+
+
+def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
+    """Follow each person's and team's present values."""
+    draft = Draft(rows)
+    for event, position, _ in recorded:
+        stream = event.originator_id
+        entered = _entered(event, position)
+        if entered is not None:
+            draft.put(entered, stream)
+            continue
+        row = draft.get(stream)
+        if row is None:
+            message = f"{event.TOPIC} at position {position} is of somebody who never entered the directory: {stream}"
+            raise ValueError(message)
+        row["since"] = position
+        row["version"] = event.originator_version
+        _apply(row, event)
+    return draft.changed
+
+
+def _entered(event: Event, position: int) -> Row | None:
+    row: Row = {
+        "id": event.originator_id,
+        "since": position,
+        "entered": position,
+        "version": event.originator_version,
+        "active": True,
+        "name": None,
+        "name_sealed": None,
+        "email_sealed": None,
+        "phone_sealed": None,
+        "language": None,
+        "tier": None,
+        "organisation": None,
+        "team_ids": [],
+        "foreign_id": None,
+        "foreign_id_sealed": None,
+    }
+    match event:
+        case customers.Registered():
+            return row | {
+                "kind": "customer",
+                "name_sealed": event.name,
+                "email_sealed": event.email,
+                "phone_sealed": event.phone,
+                "language": event.language,
+                "tier": event.tier,
+                "organisation": event.organisation,
+                "foreign_id_sealed": event.foreign_id,
+            }
+        case agents.AgentCreated():
+            return row | {
+                "kind": "agent",
+                "name_sealed": event.name,
+                "email_sealed": event.email,
+                "team_ids": list(event.team_ids),
+                "foreign_id_sealed": event.foreign_id,
+            }
+        case teams.TeamCreated():
+            return row | {"kind": "team", "name": event.name, "foreign_id": event.foreign_id}
+        case _:
+            return None
+
+
+def _apply(row: Row, event: Event) -> None:
+    match event:
+        case customers.ContactChanged():
+            row["name_sealed"] = event.name
+            row["email_sealed"] = event.email
+            row["phone_sealed"] = event.phone
+            row["language"] = event.language
+        case customers.TierChanged():
+            row["tier"] = event.tier
+        case customers.JoinedOrganisation():
+            row["organisation"] = event.organisation
+        case agents.AgentRenamed():
+            row["name_sealed"] = event.name
+        case teams.TeamRenamed():
+            row["name"] = event.name
+        case agents.AgentDeactivated() | teams.TeamDeactivated():
+            row["active"] = False
+        case agents.AgentReactivated() | teams.TeamReactivated():
+            row["active"] = True
+        case agents.AgentJoinedTeam() | agents.AgentLeftTeam():
+            row["team_ids"] = list(event.team_ids)
+
+
+VIEW: Final = View(
+    name="directory",
+    version=1,
+    table=TABLE,
+    fold=fold,
+    topics=topics_of(customers.CustomerEvent) | topics_of(agents.AgentEvent) | topics_of(teams.TeamEvent),
+)
+
+
+class DirectoryEntry(NamedTuple):
+    """A customer, an agent or a team; what a kind does not have is None or empty."""
+
+    id: UUID
+    entered: int
+    version: int
+    kind: str
+    active: bool
+    name: str | None
+    email: str | None
+    phone: str | None
+    language: str | None
+    tier: str | None
+    organisation: str | None
+    team_ids: list[UUID]
+    foreign_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectoryFilter:
+    """Who; what is left None does not matter."""
+
+    kind: str
+    ids: Sequence[UUID] | None = None
+    active: bool | None = None
+    team: UUID | None = None
+    tier: str | None = None
+    organisation: str | None = None
+
+    def where(self) -> Where:
+        """Say it in SQL."""
+        where = Where()
+        where.add("kind = %(kind)s", kind=self.kind)
+        if self.ids is not None:
+            where.add("id = ANY(%(ids)s)", ids=list(self.ids))
+        if self.active is not None:
+            where.add("active = %(active)s", active=self.active)
+        if self.team is not None:
+            where.add("%(team)s = ANY(team_ids)", team=self.team)
+        if self.tier is not None:
+            where.add("tier = %(tier)s", tier=self.tier)
+        if self.organisation is not None:
+            where.add("organisation = %(organisation)s", organisation=self.organisation)
+        return where
+
+
+async def list_entries(
+    workspace: Workspace, who: DirectoryFilter, *, limit: int = 50, cursor: str | None = None
+) -> Listing[DirectoryEntry]:
+    """List customers, agents or teams in the order they came, with personal values opened, or ERASED.
+
+    Raises CursorInvalid, CursorExpired, ViewsNotReady.
+    """
+    found = await list_rows(workspace, VIEW, who.where(), OLDEST_FIRST, name="entered", limit=limit, cursor=cursor)
+    return Listing(await _opened_up(workspace, found.items), found.position, found.recorded_at, found.cursor)
+
+
+async def names(workspace: Workspace, ids: Collection[UUID]) -> dict[UUID, str]:
+    """Give the names of those that the directory has; nothing where the view is not there yet."""
+    if not ids:
+        return {}
+    where = Where()
+    where.add("id = ANY(%(ids)s)", ids=list(ids))
+    try:
+        found = await list_rows(workspace, VIEW, where, OLDEST_FIRST, name="names", limit=len(ids), cursor=None)
+    except ViewsNotReady:
+        return {}
+    opened: list[Any] = await workspace.keyring.reveal([(row["id"], row["name_sealed"]) for row in found.items])
+    pairs = zip(found.items, opened, strict=True)
+    return {row["id"]: name for row, value in pairs if (name := row["name"] if value is None else value) is not None}
+
+
+_SEALED: Final = ("name", "email", "phone", "foreign_id")
+
+
+async def _opened_up(workspace: Workspace, rows: Sequence[Row]) -> list[DirectoryEntry]:
+    tokens = [(row["id"], row[f"{name}_sealed"]) for row in rows for name in _SEALED]
+    opened: list[Any] = await workspace.keyring.reveal(tokens)
+    values = iter(opened)
+    entries = []
+    for row in rows:
+        known: dict[str, Any] = {name: row.get(name) for name in DirectoryEntry._fields}
+        for name in _SEALED:
+            value = next(values)
+            if value is not None:
+                known[name] = value
+        entries.append(DirectoryEntry(**known))
+    return entries

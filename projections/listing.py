@@ -1,0 +1,303 @@
+"""Lists of a view's rows in pages, each true of the position at which the list was begun."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+import psycopg
+from psycopg.sql import SQL, Composable, Composed, Identifier
+from pydantic_core import from_json, to_json
+
+from projections.bookkeeping import ViewsNotReady
+from projections.view import ViewError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from projections.table import Row, Shelf
+    from projections.view import View
+    from storage.database import Workspace
+
+Item = TypeVar("Item")
+
+LONGEST_CURSOR: Final = 2_000  # characters; ours have under 400
+
+
+class CursorInvalid(ViewError):  # noqa: N818 - named by what was met
+    """The cursor is not one of this list: it is garbled, or belongs to other filters, another sort or view."""
+
+
+class CursorExpired(ViewError):  # noqa: N818 - named by what was met
+    """The list cannot be continued as it was: begin it again."""
+
+
+class Listing(NamedTuple, Generic[Item]):
+    """A page of a list: what it holds, the position of the log that it is true of, and where it goes on.
+
+    `recorded_at` is that of the position, on the first page; `now` the instant that states of clocks are as of.
+    """
+
+    items: list[Item]
+    position: int
+    recorded_at: datetime | None
+    cursor: str | None
+    now: datetime | None = None
+
+
+class Counts(NamedTuple):
+    """Number of rows by value, None where there is none, with the position of the log that they are true of."""
+
+    counts: dict[Any, int]
+    position: int
+    recorded_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Sort:
+    """An order of rows; the last column makes it total. All columns go the same way, so that a row comparison pages."""
+
+    columns: tuple[str, ...]
+    descending: bool = False
+
+
+@dataclass
+class Where:
+    """Conditions on rows, each with its parameters; lists and counts are given the same."""
+
+    conditions: list[Composable] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, condition: str, **parameters: Any) -> None:
+        """Require a condition, given as SQL with named placeholders."""
+        self.conditions.append(SQL(condition))
+        self.parameters.update(parameters)
+
+    def sql(self, *more: Composable) -> Composed:
+        """Give everything required."""
+        return SQL(" AND ").join([*self.conditions, *more, SQL("true")])
+
+    def digest(self, name: str) -> str:
+        """Give a short hash by which a cursor knows its filters and sort again."""
+        text = to_json([name, sorted(self.parameters.items())], fallback=str)
+        conditions = sorted(condition.as_string() for condition in self.conditions)
+        return hashlib.sha256(text + to_json(conditions)).hexdigest()[:16]
+
+
+class Cursor(NamedTuple):
+    """Where a list goes on: after the row with key `last`, as things stood at `position`."""
+
+    view: str
+    epoch: str
+    position: int
+    digest: str
+    last: list[Any]
+    now: datetime | None
+
+    def text(self) -> str:
+        """Write it down, safe for addresses."""
+        return urlsafe_b64encode(to_json(list(self))).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str, view: View, epoch: str, digest: str, sort: Sort) -> Cursor:
+        """Read one back. Raises CursorInvalid, and CursorExpired for one of another version or epoch of the log."""
+        if len(text) > LONGEST_CURSOR:
+            raise CursorInvalid(NOT_A_CURSOR)
+        try:
+            parts = from_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            label, its_epoch, position, its_digest, last, now = parts
+        except (ValueError, TypeError):
+            raise CursorInvalid(NOT_A_CURSOR) from None
+        well_formed = isinstance(label, str) and isinstance(its_epoch, str) and type(position) is int
+        if not well_formed or not 0 <= position < MAX_POSITION or not isinstance(last, list):
+            raise CursorInvalid(NOT_A_CURSOR)
+        if label != view.label or its_epoch != epoch:
+            if label.rpartition("_v")[0] != view.name:
+                message = f"the cursor is of {label}, not of {view.name}"
+                raise CursorInvalid(message)
+            message = "the list was begun on an earlier version of the view or of the log; begin it again"
+            raise CursorExpired(message)
+        if its_digest != digest or len(last) != len(sort.columns):
+            message = "the cursor belongs to other filters or another order"
+            raise CursorInvalid(message)
+        types = {column.name: column.type for column in view.table.columns}
+        try:
+            key = [_READ[types[name]](value) for name, value in zip(sort.columns, last, strict=True)]
+            instant = None if now is None else _instant(now)
+        except (ValueError, TypeError, OverflowError):
+            raise CursorInvalid(NOT_A_CURSOR) from None
+        return cls(label, its_epoch, position, its_digest, key, instant)
+
+
+MAX_POSITION: Final = 2**63 - 1
+NOT_A_CURSOR: Final = "this is not a cursor"
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or not -MAX_POSITION <= value <= MAX_POSITION:
+        raise ValueError
+    return value
+
+
+def _instant(value: Any) -> datetime:
+    instant = datetime.fromisoformat(value)
+    if instant.tzinfo is None:
+        raise ValueError
+    return instant
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value
+
+
+_READ: Final[dict[str, Callable[[Any], Any]]] = {
+    "bigint": _integer,
+    "integer": _integer,
+    "smallint": _integer,
+    "timestamptz": _instant,
+    "uuid": UUID,
+    "text": _text,
+}
+
+
+async def list_rows(
+    workspace: Workspace,
+    view: View,
+    where: Where,
+    sort: Sort,
+    *,
+    name: str,
+    limit: int,
+    cursor: str | None,
+    now: datetime | None = None,
+) -> Listing[Row]:
+    """Give a page of rows; a cursor continues a list at the position, and the instant `now`, it was begun at.
+
+    Raises CursorInvalid, CursorExpired, ViewsNotReady.
+    """
+    epoch = await workspace.log.epoch()
+    digest = where.digest(name)
+    start = Cursor.read(cursor, view, epoch, digest, sort) if cursor is not None else None
+    shelf = view.shelf(workspace.schema)
+    direction = SQL(" DESC") if sort.descending else SQL("")
+    order = SQL(", ").join(Identifier(column) + direction for column in sort.columns)
+    now = now if start is None else start.now
+    parameters = {**where.parameters, "limit": limit + 1, "now": now}
+    if start is None:
+        source = SQL("SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %(limit)s").format(
+            shelf.columns, shelf.place, where.sql(), order
+        )
+    else:
+        parameters |= {"position": start.position} | {f"last_{i}": value for i, value in enumerate(start.last)}
+        after = _after(view, sort)
+        source = _pinned(
+            shelf,
+            lambda table, pin: SQL("(SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %(limit)s)").format(
+                shelf.columns, table, where.sql(after, pin), order
+            ),
+        )
+        source = SQL("SELECT * FROM ({}) u ORDER BY {} LIMIT %(limit)s").format(source, order)
+    again = SQL(", ").join(Identifier("r", column) + direction for column in sort.columns)
+    rows = await _with_position(workspace, view, source, parameters, order=again)
+    position, recorded_at, kept_from = rows[0][:3]
+    if start is not None:
+        if start.position > position:
+            raise CursorExpired("the view was set back since the list was begun; begin it again")  # noqa: EM101, TRY003
+        if start.position < kept_from:
+            raise CursorExpired("the list was begun too long ago; begin it again")  # noqa: EM101, TRY003
+        position = start.position
+    names = view.table.names
+    items = [dict(zip(names, row[4:], strict=True)) for row in rows if row[3]]
+    further = None
+    if len(items) > limit:
+        del items[limit:]
+        last = [items[-1][column] for column in sort.columns]
+        further = Cursor(view.label, epoch, position, digest, last, now).text()
+    return Listing(items, position, recorded_at if start is None else None, further, now)
+
+
+async def count_rows(
+    workspace: Workspace,
+    view: View,
+    where: Where,
+    *,
+    by: Composable,
+    at: int | None = None,
+    now: datetime | None = None,
+) -> Counts:
+    """Count rows by the value of an expression; `at` is a position that a list is pinned to.
+
+    Raises CursorExpired, ViewsNotReady.
+    """
+    shelf = view.shelf(workspace.schema)
+    if at is None:
+        values = SQL("SELECT {} AS value FROM {} WHERE {}").format(by, shelf.place, where.sql())
+    else:
+        values = _pinned(
+            shelf, lambda table, pin: SQL("SELECT {} AS value FROM {} WHERE {}").format(by, table, where.sql(pin))
+        )
+    source = SQL("SELECT value, count(*) AS number FROM ({}) u GROUP BY value").format(values)
+    rows = await _with_position(workspace, view, source, {**where.parameters, "position": at, "now": now})
+    position, recorded_at, kept_from = rows[0][:3]
+    if at is not None and not kept_from <= at <= position:
+        raise CursorExpired("the counts of that position are not kept any more")  # noqa: EM101, TRY003
+    counts = {row[4]: row[5] for row in rows if row[3]}
+    return Counts(counts, position if at is None else at, recorded_at if at is None else None)
+
+
+async def find_row(workspace: Workspace, view: View, where: Where) -> tuple[Row | None, int]:
+    """Give the first row that fits, or None, with the position it is true of. Raises ViewsNotReady."""
+    shelf = view.shelf(workspace.schema)
+    source = SQL("SELECT {} FROM {} WHERE {} LIMIT 1").format(shelf.columns, shelf.place, where.sql())
+    row = (await _with_position(workspace, view, source, where.parameters))[0]
+    return (dict(zip(view.table.names, row[4:], strict=True)) if row[3] else None), row[0]
+
+
+def _pinned(shelf: Shelf, select: Callable[[Identifier, Composable], Composed]) -> Composed:
+    """Select from the rows as they stood at a position: those unchanged since, and those kept when they changed."""
+    known = SQL("{} <= %(position)s").format(Identifier(shelf.table.since))
+    parts = [select(shelf.place, known)]
+    if shelf.table.keeps_past:
+        parts.append(select(shelf.past, known + SQL(" AND until > %(position)s")))
+    return SQL(" UNION ALL ").join(parts)
+
+
+def _after(view: View, sort: Sort) -> Composed:
+    types = {column.name: column.type for column in view.table.columns}
+    columns = SQL(", ").join(map(Identifier, sort.columns))
+    values = SQL(", ").join(SQL(f"%(last_{i})s::{types[name]}") for i, name in enumerate(sort.columns))
+    return SQL("({}) {} ({})").format(columns, SQL("<" if sort.descending else ">"), values)
+
+
+async def _with_position(
+    workspace: Workspace, view: View, source: Composed, parameters: dict[str, Any], *, order: Composed | None = None
+) -> list[tuple[Any, ...]]:
+    """Run a query in one statement, and so one snapshot, with the view's checkpoint: position, time, kept_from, found."""
+    statement = SQL(_WITH_POSITION).format(schema=Identifier(workspace.schema), source=source)
+    if order is not None:
+        statement += SQL(" ORDER BY {}").format(order)
+    try:
+        async with workspace.database.pool.connection() as connection:
+            cursor = await connection.execute(
+                statement, {**parameters, "view_name": view.name, "view_version": view.version}, binary=True
+            )
+            rows = await cursor.fetchall()
+    except psycopg.errors.UndefinedTable:
+        rows = []
+    if not rows:
+        raise ViewsNotReady(view.name)
+    return rows
+
+
+# One row at least, so that an empty list has its position too.
+_WITH_POSITION = """
+SELECT v.position, v.recorded_at, v.kept_from, r.*
+FROM {schema}.views v LEFT JOIN LATERAL (SELECT true AS found, s.* FROM ({source}) s) r ON true
+WHERE v.name = %(view_name)s AND v.version = %(view_version)s
+"""

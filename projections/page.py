@@ -1,0 +1,62 @@
+"""A page of the log as the views read it: each event is decoded at most once, whoever folds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from projections.bookkeeping import Mark
+from storage.codec import UnreadableEvent, decode, event_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.view import View
+    from storage.codec import Recorded
+    from storage.log import StoredRow
+
+
+class Page:
+    """Consecutive events of the log from one position to another, its ceiling."""
+
+    def __init__(self, rows: Sequence[StoredRow], *, ceiling: Mark | None = None) -> None:
+        self.rows = rows
+        self.ceiling = ceiling or Mark(rows[-1].position, rows[-1].recorded_at)
+        self._decoded: list[Recorded | UnreadableEvent | None] = [None] * len(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def mark(self, stop: int) -> Mark:
+        """Give the place of the log that a checkpoint may stand at once the first `stop` events are folded."""
+        if stop == len(self.rows):
+            return self.ceiling
+        row = self.rows[stop - 1]
+        return Mark(row.position, row.recorded_at)
+
+    def recorded(self, view: View, start: int, stop: int) -> list[Recorded]:
+        """Give the events between two indexes that a view folds.
+
+        Raises UnknownTopic for an event of a type that nobody here knows: it may be one that the view should fold.
+        Raises UndecodableState.
+        """
+        found = []
+        wants = view.wants
+        for index in range(start, stop):
+            row = self.rows[index]
+            if wants(row.topic):
+                found.append(self._decode(index))
+            else:
+                event_type(row)
+        return found
+
+    def _decode(self, index: int) -> Recorded:
+        known = self._decoded[index]
+        if known is None:
+            try:
+                known = decode(self.rows[index])
+            except UnreadableEvent as error:
+                known = error
+            self._decoded[index] = known
+        if isinstance(known, UnreadableEvent):
+            raise known
+        return known

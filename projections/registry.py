@@ -1,0 +1,14 @@
+"""The views there are. A new one is its own module and a line here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from projections import audit_trail, directory, sla_clock, ticket_queue
+
+if TYPE_CHECKING:
+    from projections.view import View
+
+VIEWS: Final[tuple[View, ...]] = (ticket_queue.VIEW, sla_clock.VIEW, audit_trail.VIEW, directory.VIEW)
+
+BY_NAME: Final[dict[str, View]] = {view.name: view for view in VIEWS}

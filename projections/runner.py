@@ -1,0 +1,297 @@
+"""Keeps the views of every workspace up with its log: one owner per view, one transaction per page, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from itertools import groupby
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from projections import bookkeeping
+from projections.bookkeeping import LEASE_SECONDS, LIVE, LostOwnership
+from projections.page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.view import View
+    from storage.database import Database, Workspace
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS: Final = 2.0  # between two renewals of the leases; also how soon a new workspace is found
+POLL_SECONDS: Final = 0.25  # a wake-up can be lost
+PAUSE_SECONDS: Final = 0.02  # after a page that was not full: lets events gather, so that commands keep the processor
+PRUNE_SECONDS: Final = 60.0
+FIRST_PAGE: Final = 500
+LARGEST_PAGE: Final = 5_000
+QUICK_SECONDS: Final = 0.25  # a full page done in less doubles the next one
+SLOW_SECONDS: Final = 1.0  # a page that took longer halves it
+WORKSPACES_AT_ONCE: Final = 4
+WORKSPACES_PER_STATEMENT: Final = 200
+
+# SQLSTATE classes that say nothing against the event: connections, conflicts of transactions, resources, operators.
+PASSING: Final = ("08", "25", "40", "53", "55", "57", "58")
+
+
+class Standing(NamedTuple):
+    """How one of our views stands, as read in one poll."""
+
+    workspace: Workspace
+    view: View
+    position: int
+    head: int
+
+
+class Runner:
+    """Projects the logs of a database's workspaces into views, as far as no other process owns them."""
+
+    def __init__(self, database: Database, views: Sequence[View], owner_id: str | None = None) -> None:
+        self.owner_id = owner_id or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._database = database
+        self._views = {(view.name, view.version): view for view in views}
+        self._workspaces: dict[str, Workspace] = {}
+        self._limits: dict[tuple[str, str], int] = {}
+        self._woken = asyncio.Event()
+        self._renewed_at = self._pruned_at = float("-inf")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Project until `stop` is set, then give the views up to others. Outages of the database are waited out."""
+        listener = asyncio.create_task(self._listen(), name="views listen")
+        stopper = asyncio.create_task(self._wake_on(stop), name="views stop")
+        try:
+            while not stop.is_set():
+                self._woken.clear()
+                try:
+                    busy = await self._round()
+                except Exception as error:
+                    if not is_passing(error):
+                        logger.exception("the views of no workspace could be projected")
+                    else:
+                        logger.warning("views wait for the database: %s", error)
+                    self._renewed_at = float("-inf")
+                    busy = False
+                if stop.is_set():
+                    break
+                if busy is None:
+                    await asyncio.sleep(0)
+                elif busy:
+                    await asyncio.sleep(PAUSE_SECONDS)
+                else:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+        finally:
+            for task in (listener, stopper):
+                task.cancel()
+            await asyncio.gather(listener, stopper, return_exceptions=True)
+            await self.release()
+
+    async def catch_up(self, workspace: Workspace) -> None:
+        """Project one workspace until every view of it that is ours and has not stopped is at the log's end."""
+        self._workspaces[workspace.name] = workspace
+        await bookkeeping.prepare(workspace, self._views.values())
+        await self._renew([workspace])
+        while behind := [one for one in await self._standings([workspace]) if one.position < one.head]:
+            await self._serve(workspace, behind)
+
+    async def release(self) -> None:
+        """Give up the views, so that another process takes over at once."""
+        for workspace in self._workspaces.values():
+            with suppress(psycopg.Error):
+                await bookkeeping.release(workspace, self.owner_id)
+
+    async def _listen(self) -> None:
+        async for names in self._database.listen():
+            if names:
+                self._woken.set()
+
+    async def _wake_on(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._woken.set()
+
+    async def _round(self) -> bool | None:
+        """Take in one page per view that is behind.
+
+        Gives False when there was none, True when there was, None when there is more to do at once.
+        """
+        now = time.monotonic()
+        if now - self._renewed_at >= RENEW_SECONDS:
+            await self._discover()
+            await self._renew(list(self._workspaces.values()))
+            self._renewed_at = now
+        if now - self._pruned_at >= PRUNE_SECONDS:
+            await self._prune()
+            self._pruned_at = now
+        standings = await self._standings(list(self._workspaces.values()))
+        behind = [one for one in standings if one.position < one.head]
+        if not behind:
+            return False
+        gate = asyncio.Semaphore(WORKSPACES_AT_ONCE)
+
+        async def serve(workspace: Workspace, standings: list[Standing]) -> bool:
+            async with gate:
+                return await self._serve(workspace, standings)
+
+        full = await asyncio.gather(
+            *(
+                serve(self._workspaces[name], list(group))
+                for name, group in groupby(behind, key=lambda one: one.workspace.name)
+            )
+        )
+        return None if any(full) else True
+
+    async def _discover(self) -> None:
+        found = {workspace.name: workspace for workspace in await self._database.workspaces()}
+        for name, workspace in found.items():
+            if name not in self._workspaces:
+                await bookkeeping.prepare(workspace, self._views.values())
+        self._workspaces = found
+
+    async def _renew(self, workspaces: Sequence[Workspace]) -> None:
+        """Take or keep every view that no other process has a lease on: one statement for many workspaces."""
+        names, versions = [name for name, _ in self._views], [version for _, version in self._views]
+        for some in _chunks(workspaces):
+            parts = SQL(", ").join(
+                SQL(_LEASE).format(part=Identifier(f"w{number}"), schema=Identifier(workspace.schema))
+                for number, workspace in enumerate(some)
+            )
+            async with self._database.pool.connection() as connection:
+                await connection.execute(
+                    SQL("WITH {} SELECT").format(parts),
+                    {"owner": self.owner_id, "lease": LEASE_SECONDS, "names": names, "versions": versions},
+                )
+
+    async def _standings(self, workspaces: Sequence[Workspace]) -> list[Standing]:
+        """Read where our live views and the logs' ends are: one statement for many workspaces."""
+        found = []
+        for some in _chunks(workspaces):
+            by_name = {workspace.name: workspace for workspace in some}
+            parts = SQL(" UNION ALL ").join(
+                SQL(_STANDING).format(workspace=workspace.name, schema=Identifier(workspace.schema))
+                for workspace in some
+            )
+            async with self._database.pool.connection() as connection:
+                cursor = await connection.execute(parts, {"owner": self.owner_id, "state": LIVE}, prepare=True)
+                rows = await cursor.fetchall()
+            for workspace, name, version, position, head in sorted(rows):
+                view = self._views.get((name, version))
+                if view is not None:
+                    found.append(Standing(by_name[workspace], view, position, head))
+        return found
+
+    async def _serve(self, workspace: Workspace, behind: Sequence[Standing]) -> bool:
+        """Take in a page for each of these views; those at one position share its reading and decoding.
+
+        Tells whether a page was full.
+        """
+        full = False
+        ordered = sorted(behind, key=lambda one: one.position)
+        for position, group in groupby(ordered, key=lambda one: one.position):
+            views = [one.view for one in group]
+            limit = min(self._limits.get((workspace.name, view.label), FIRST_PAGE) for view in views)
+            rows = await workspace.log.page(position, limit)
+            if not rows:
+                continue
+            page = Page(rows)
+            for view in views:
+                started = time.perf_counter()
+                try:
+                    await take_in(workspace, view, page, 0, len(page), owner=self.owner_id, old=position)
+                except LostOwnership as lost:
+                    logger.info("%s: %s", workspace.name, lost)
+                    continue
+                self._adapt(workspace, view, len(page) == limit, time.perf_counter() - started)
+            full = full or len(page) == limit
+        return full
+
+    def _adapt(self, workspace: Workspace, view: View, full: bool, seconds: float) -> None:  # noqa: FBT001
+        limit = self._limits.get((workspace.name, view.label), FIRST_PAGE)
+        if seconds > SLOW_SECONDS:
+            limit = max(limit // 2, 1)
+        elif full and seconds < QUICK_SECONDS:
+            limit = min(limit * 2, LARGEST_PAGE)
+        self._limits[workspace.name, view.label] = limit
+
+    async def _prune(self) -> None:
+        for workspace in self._workspaces.values():
+            for view in self._views.values():
+                if view.table.keeps_past:
+                    await bookkeeping.prune(workspace, view)
+
+
+async def take_in(workspace: Workspace, view: View, page: Page, start: int, stop: int, *, owner: str, old: int) -> int:
+    """Fold part of a page into a view and give the position reached.
+
+    When that fails for a reason that lies in the events, halves are tried, so that everything before the event
+    at fault is taken in; the view is then stopped there with the reason. Raises LostOwnership.
+    """
+    try:
+        await _write(workspace, view, page, start, stop, owner=owner, old=old)
+    except LostOwnership:
+        raise
+    except Exception as error:
+        if is_passing(error):
+            raise
+        if stop - start == 1:
+            row = page.rows[start]
+            message = f"{type(error).__name__}: {error}"
+            logger.error("%s: %s stopped at event %d: %s", workspace.name, view.label, row.position, message)  # noqa: TRY400
+            await bookkeeping.stop(
+                workspace, view, owner=owner, at=old, position=row.position, topic=row.topic, error=message
+            )
+            return old
+    else:
+        return page.mark(stop).position
+    middle = (start + stop) // 2
+    reached = await take_in(workspace, view, page, start, middle, owner=owner, old=old)
+    if reached != page.mark(middle).position:
+        return reached
+    return await take_in(workspace, view, page, middle, stop, owner=owner, old=reached)
+
+
+async def _write(workspace: Workspace, view: View, page: Page, start: int, stop: int, *, owner: str, old: int) -> None:
+    """Commit a part of a page: checkpoint and rows, together or not at all."""
+    recorded = page.recorded(view, start, stop)
+    streams = {stream for one in recorded if (stream := view.needs(one.event)) is not None}
+    shelf = view.shelf(workspace.schema)
+    async with workspace.database.pool.connection() as connection, connection.transaction():
+        await bookkeeping.advance(connection, workspace.schema, view, owner=owner, old=old, new=page.mark(stop))
+        if recorded:
+            await shelf.save(connection, view.fold(await shelf.load(connection, streams), recorded))
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tell an outage or a conflict, after which the same events may be tried again, from a fault in an event."""
+    if isinstance(error, psycopg.Error):
+        state = error.sqlstate
+        if state is None:
+            return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return state.startswith(PASSING)
+    return isinstance(error, OSError | TimeoutError)
+
+
+def _chunks(workspaces: Sequence[Workspace]) -> list[Sequence[Workspace]]:
+    size = WORKSPACES_PER_STATEMENT
+    return [workspaces[start : start + size] for start in range(0, len(workspaces), size)]
+
+
+# A row that another process is just writing has a lease that has not run out, so that this does not wait for it.
+_LEASE = """{part} AS (
+    UPDATE {schema}.views SET owner = %(owner)s, leased_until = now() + %(lease)s * interval '1 second'
+    WHERE (owner = %(owner)s OR owner IS NULL OR leased_until < now())
+      AND (name, version) IN (SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[]))
+)"""
+
+_STANDING = """
+SELECT {workspace}, name, version, position,
+       coalesce((SELECT max(notification_id) FROM {schema}.events), 0)
+FROM {schema}.views WHERE owner = %(owner)s AND state = %(state)s
+"""

@@ -1,0 +1,189 @@
+"""The table of a view: its columns, and the few statements that every view's rows are written and kept with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from psycopg.sql import SQL, Composed, Identifier
+from psycopg.types.json import Jsonb
+from pydantic_core import to_json
+
+from storage.database import ROLE_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from psycopg import AsyncConnection
+
+Row = dict[str, Any]
+"""Column → value of one row of a view."""
+
+Key = tuple[Any, ...]
+"""The values of a table's key columns, in their order."""
+
+Rows = dict[Key, Row]
+"""Rows of a view by key; what a fold is given and gives."""
+
+
+class Column(NamedTuple):
+    """One column; `type` as PostgreSQL names it. Text is compared by bytes, as no collation is the same everywhere."""
+
+    name: str
+    type: str
+    null: bool = True
+
+    @property
+    def definition(self) -> Composed:
+        """The column as CREATE TABLE has it."""
+        collation = ' COLLATE "C"' if self.type == "text" else ""
+        null = "" if self.null else " NOT NULL"
+        return SQL("{} " + self.type + collation + null).format(Identifier(self.name))
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a view keeps. The first key column is the stream whose events change the row.
+
+    With `keeps_past`, a row that changes is copied to a second table first, with the position at which it stopped
+    being true, so that a list begun earlier goes on as it was. `since` is the column with the position of the last
+    event that changed the row.
+    """
+
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
+    keeps_past: bool = False
+    since: str = "since"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names in order."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def key_places(self) -> tuple[int, ...]:
+        """Where the key columns stand among the columns."""
+        return tuple(self.names.index(name) for name in self.key)
+
+    @cached_property
+    def json_places(self) -> tuple[int, ...]:
+        """Where the JSON columns stand among the columns."""
+        return tuple(place for place, column in enumerate(self.columns) if column.type == "jsonb")
+
+
+class Shelf:
+    """A view's table under a name in a workspace's schema, with the statements made for it."""
+
+    def __init__(self, table: Table, schema: str, name: str) -> None:
+        self.table = table
+        self.schema = schema
+        self.name = name
+        self.place = Identifier(schema, name)
+        self.past = Identifier(schema, f"{name}_past")
+        columns = SQL(", ").join(map(Identifier, table.names))
+        key = SQL(", ").join(map(Identifier, table.key))
+        parts = {
+            "place": self.place,
+            "past": self.past,
+            "columns": columns,
+            "key": key,
+            "since": Identifier(table.since),
+            "first": Identifier(table.key[0]),
+            "changes": SQL(", ").join(
+                SQL("{0} = excluded.{0}").format(Identifier(name)) for name in table.names if name not in table.key
+            ),
+            "same": SQL(" AND ").join(SQL("t.{0} = n.{0}").format(Identifier(name)) for name in table.key),
+            "old": SQL(", ").join(SQL("t.{}").format(Identifier(name)) for name in table.names),
+        }
+        self.columns = columns
+        self._sql_load = SQL(_LOAD).format(**parts).as_string()
+        self._sql_save = SQL(_SAVE_WITH_PAST if table.keeps_past else _SAVE).format(**parts).as_string()
+        self._sql_update = SQL(_SAVE).format(**parts).as_string()
+        self._sql_copy = SQL("COPY {place} ({columns}) FROM STDIN (FORMAT BINARY)").format(**parts).as_string()
+
+    async def create(self, connection: AsyncConnection[Any]) -> None:
+        """Make the table with its key; the other indexes are `create_indexes`'s, so that a rebuild can come first."""
+        definitions = [column.definition for column in self.table.columns]
+        definitions.append(SQL("PRIMARY KEY ({})").format(SQL(", ").join(map(Identifier, self.table.key))))
+        await connection.execute(SQL("CREATE TABLE {} ({})").format(self.place, SQL(", ").join(definitions)))
+        await self._let_read(connection, self.place)
+
+    async def create_indexes(self, connection: AsyncConnection[Any]) -> None:
+        """Make the indexes beside the key; PostgreSQL names them, so that a rebuilt table's do not clash."""
+        for index in self.table.indexes:
+            await connection.execute(SQL("CREATE INDEX ON {} " + index).format(self.place))
+
+    async def create_past(self, connection: AsyncConnection[Any]) -> None:
+        """Make the table of rows as they were, where the view keeps them."""
+        if not self.table.keeps_past:
+            return
+        definitions = [column.definition for column in self.table.columns]
+        await connection.execute(
+            SQL("CREATE TABLE {} ({}, until bigint NOT NULL, replaced_at timestamptz NOT NULL)").format(
+                self.past, SQL(", ").join(definitions)
+            )
+        )
+        await connection.execute(SQL("CREATE INDEX ON {} (until)").format(self.past))
+        await connection.execute(SQL("CREATE INDEX ON {} (replaced_at)").format(self.past))
+        await self._let_read(connection, self.past)
+
+    async def _let_read(self, connection: AsyncConnection[Any], table: Identifier) -> None:
+        await connection.execute(SQL("GRANT SELECT ON {} TO {}").format(table, Identifier(ROLE_NAMES["reader"])))
+
+    async def load(self, connection: AsyncConnection[Any], streams: Collection[Any]) -> Rows:
+        """Give the rows of these streams as they stand."""
+        if not streams:
+            return {}
+        cursor = await connection.execute(self._sql_load, (list(streams),), prepare=True, binary=True)
+        names, places = self.table.names, self.table.key_places
+        return {
+            tuple([values[place] for place in places]): dict(zip(names, values, strict=True))
+            for values in await cursor.fetchall()
+        }
+
+    async def save(self, connection: AsyncConnection[Any], rows: Rows, *, past: bool = True) -> None:
+        """Insert or replace rows in one statement, keeping what they were unless `past` is false."""
+        if rows:
+            statement = self._sql_save if past else self._sql_update
+            await connection.execute(statement, (to_json(list(rows.values())).decode(),), prepare=True)
+
+    async def copy(self, connection: AsyncConnection[Any], rows: Iterable[Row]) -> None:
+        """Add rows that are not there yet, by COPY."""
+        names, json_places = self.table.names, self.table.json_places
+        async with connection.cursor() as cursor, cursor.copy(self._sql_copy) as copy:
+            copy.set_types([column.type for column in self.table.columns])
+            for row in rows:
+                values = [row[name] for name in names]
+                for place in json_places:
+                    if values[place] is not None:
+                        values[place] = Jsonb(values[place])
+                await copy.write_row(values)
+
+
+@cache
+def shelf(table: Table, schema: str, name: str) -> Shelf:
+    """Give a table's place; its statements are composed once a process."""
+    return Shelf(table, schema, name)
+
+
+# By the primary key, whose first column is the stream.
+_LOAD = "SELECT {columns} FROM {place} WHERE {first} = ANY(%s)"
+
+# The rows travel as one JSON document: arrays of arrays (tags) do not unnest, and one parameter needs no typing.
+_SAVE = """
+INSERT INTO {place} ({columns}) SELECT {columns} FROM json_populate_recordset(NULL::{place}, %s::text::json)
+ON CONFLICT ({key}) DO UPDATE SET {changes}
+"""
+
+# All parts of the statement see the table as it was before, so that the copy is of the rows about to be replaced.
+_SAVE_WITH_PAST = """
+WITH n AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::{place}, %s::text::json)),
+replaced AS (
+    INSERT INTO {past} ({columns}, until, replaced_at)
+    SELECT {old}, n.{since}, now() FROM {place} t JOIN n ON {same}
+)
+INSERT INTO {place} ({columns}) SELECT {columns} FROM n
+ON CONFLICT ({key}) DO UPDATE SET {changes}
+"""

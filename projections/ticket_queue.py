@@ -1,0 +1,287 @@
+"""Ticket queue: every ticket as it stands now, for the lists on an agent's screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 - part of the public row
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from uuid import UUID  # noqa: TC003 - part of the public row
+
+from psycopg.sql import Identifier
+
+from domain import ticket_events as happened
+from domain.priority import Priority
+from projections.listing import Counts, Listing, Sort, Where, count_rows, find_row, list_rows
+from projections.table import Column, Row, Rows, Table
+from projections.view import Draft, View, topics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from storage.codec import Recorded
+    from storage.database import Workspace
+
+TABLE: Final = Table(
+    columns=(
+        Column("ticket_id", "uuid", null=False),
+        Column("since", "bigint", null=False),
+        Column("number", "bigint", null=False),
+        Column("version", "bigint", null=False),
+        Column("subject_sealed", "text"),
+        Column("status", "text", null=False),
+        Column("priority", "text", null=False),
+        Column("urgency_rank", "smallint", null=False),
+        Column("type", "text", null=False),
+        Column("category", "text"),
+        Column("tags", "text[]", null=False),
+        Column("team_id", "uuid"),
+        Column("agent_id", "uuid"),
+        Column("requester_id", "uuid", null=False),
+        Column("channel", "text", null=False),
+        Column("level", "smallint", null=False),
+        Column("foreign_id", "text"),
+        Column("opened_at", "timestamptz", null=False),
+        Column("updated_at", "timestamptz", null=False),
+        Column("solved_at", "timestamptz"),
+        Column("wake_at", "timestamptz"),
+    ),
+    key=("ticket_id",),
+    indexes=(
+        "(team_id, status, updated_at, number)",
+        "(agent_id, status, updated_at, number)",
+        "(status, updated_at, number)",
+        "(requester_id, updated_at)",
+        "(number)",
+    ),
+    keeps_past=True,
+)
+
+RANKS: Final[dict[str, int]] = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
+
+SORTS: Final[dict[str, Sort]] = {
+    "updated": Sort(("updated_at", "number"), descending=True),
+    "opened": Sort(("opened_at", "number")),
+    "priority": Sort(("urgency_rank", "opened_at", "number")),
+    "number": Sort(("number",)),
+}
+"""Newest change first; longest open first; most urgent first, among equals the longest open; by number."""
+
+Grouping = Literal["status", "team", "agent", "priority"]
+_COLUMN_OF: Final[dict[Grouping, str]] = {
+    "status": "status",
+    "team": "team_id",
+    "agent": "agent_id",
+    "priority": "priority",
+}
+
+
+def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
+    """Follow each ticket's present values; every event of a ticket moves its `updated_at` and `since`."""
+    draft = Draft(rows)
+    for event, position, _ in recorded:
+        stream = event.originator_id
+        if isinstance(event, happened.Opened):
+            draft.put(_opened(event, position), stream)
+            continue
+        row = draft.get(stream)
+        if row is None:
+            message = f"ticket {stream} has an event at position {position} but was never opened"
+            raise ValueError(message)
+        row["since"] = position
+        row["version"] = event.originator_version
+        # Occurred times of foreign histories may step back; the latest is when the ticket last changed.
+        row["updated_at"] = max(row["updated_at"], event.timestamp)
+        _apply(row, event)
+    return draft.changed
+
+
+def _opened(event: happened.Opened, position: int) -> Row:
+    return {
+        "ticket_id": event.originator_id,
+        "since": position,
+        "number": position,
+        "version": event.originator_version,
+        "subject_sealed": event.subject,
+        "status": event.status,
+        "priority": event.priority,
+        "urgency_rank": RANKS[event.priority],
+        "type": event.type,
+        "category": event.category,
+        "tags": list(event.tags),
+        "team_id": None,
+        "agent_id": None,
+        "requester_id": event.requester_id,
+        "channel": event.channel,
+        "level": 0,
+        "foreign_id": event.foreign_id,
+        "opened_at": event.timestamp,
+        "updated_at": event.timestamp,
+        "solved_at": None,
+        "wake_at": None,
+    }
+
+
+def _apply(row: Row, event: happened.TicketEvent) -> None:  # noqa: C901, PLR0912 - one case an event
+    match event:
+        case happened.Assigned():
+            row["agent_id"], row["team_id"] = event.agent_id, event.team_id
+            _take_status(row, event.status, event.timestamp)
+        case happened.Unassigned():
+            row["agent_id"] = None
+        case happened.Transferred():
+            row["team_id"], row["agent_id"] = event.team_id, None
+        case happened.Escalated():
+            row["level"], row["team_id"], row["agent_id"] = event.level, event.team_id, event.agent_id
+        case happened.DeEscalated():
+            row["level"] = event.level
+        case happened.SetPending():
+            _take_status(row, event.status, event.timestamp)
+            row["wake_at"] = event.wake_at
+        case (
+            happened.Replied()
+            | happened.CustomerMessageReceived()
+            | happened.PutOnHold()
+            | happened.Resumed()
+            | happened.Solved()
+            | happened.Reopened()
+            | happened.Closed()
+            | happened.SourceStatusRecorded()
+        ):
+            _take_status(row, event.status, event.timestamp)
+        case happened.PriorityChanged():
+            row["priority"], row["urgency_rank"] = event.priority, RANKS[event.priority]
+        case happened.Categorised():
+            row["category"] = event.category
+        case happened.Tagged() | happened.Untagged():
+            row["tags"] = list(event.tags)
+        case happened.SubjectChanged():
+            row["subject_sealed"] = event.subject
+        case happened.TypeChanged():
+            row["type"] = event.type
+        case happened.RequesterChanged():
+            row["requester_id"] = event.requester_id
+
+
+def _take_status(row: Row, status: str, at: datetime) -> None:
+    if status != row["status"]:
+        row["status"] = status
+        row["wake_at"] = None
+        if status == "solved":
+            row["solved_at"] = at
+        elif status != "closed":
+            row["solved_at"] = None
+
+
+VIEW: Final = View(
+    name="ticket_queue",
+    version=1,
+    table=TABLE,
+    fold=fold,
+    topics=topics_of(happened.TicketEvent),
+)
+
+
+class QueueEntry(NamedTuple):
+    """A ticket as the queue lists it; `number` is what people call it by."""
+
+    ticket_id: UUID
+    number: int
+    version: int
+    subject: str | None
+    status: str
+    priority: str
+    type: str
+    category: str | None
+    tags: list[str]
+    team_id: UUID | None
+    agent_id: UUID | None
+    requester_id: UUID
+    channel: str
+    level: int
+    foreign_id: str | None
+    opened_at: datetime
+    updated_at: datetime
+    solved_at: datetime | None
+    wake_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueFilter:
+    """Which tickets; what is left None does not matter. `tags` are all wanted, of statuses and priorities any one."""
+
+    teams: Sequence[UUID] | None = None
+    agent: UUID | Literal["unassigned"] | None = None
+    statuses: Sequence[str] | None = None
+    priorities: Sequence[str] | None = None
+    types: Sequence[str] | None = None
+    tags: Sequence[str] | None = None
+    customer: UUID | None = None
+    channel: str | None = None
+    category: str | None = None
+
+    def where(self) -> Where:  # noqa: C901 - one condition a field
+        """Say it in SQL; lists and counts share this and so agree."""
+        where = Where()
+        if self.teams is not None:
+            where.add("team_id = ANY(%(teams)s)", teams=list(self.teams))
+        if self.agent == "unassigned":
+            where.add("agent_id IS NULL")
+        elif self.agent is not None:
+            where.add("agent_id = %(agent)s", agent=self.agent)
+        if self.statuses is not None:
+            where.add("status = ANY(%(statuses)s)", statuses=list(map(str, self.statuses)))
+        if self.priorities is not None:
+            where.add("priority = ANY(%(priorities)s)", priorities=list(map(str, self.priorities)))
+        if self.types is not None:
+            where.add("type = ANY(%(types)s)", types=list(map(str, self.types)))
+        if self.tags is not None:
+            where.add("tags @> %(tags)s::text[]", tags=list(self.tags))
+        if self.customer is not None:
+            where.add("requester_id = %(customer)s", customer=self.customer)
+        if self.channel is not None:
+            where.add("channel = %(channel)s", channel=str(self.channel))
+        if self.category is not None:
+            where.add("category = %(category)s", category=self.category)
+        return where
+
+
+EVERY_TICKET: Final = QueueFilter()
+
+
+async def list_tickets(
+    workspace: Workspace,
+    tickets: QueueFilter = EVERY_TICKET,
+    *,
+    sort: str = "updated",
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Listing[QueueEntry]:
+    """List tickets, with subjects opened. `sort` is one of SORTS. Raises CursorInvalid, CursorExpired, ViewsNotReady."""
+    found = await list_rows(workspace, VIEW, tickets.where(), SORTS[sort], name=sort, limit=limit, cursor=cursor)
+    return Listing(await _opened_up(workspace, found.items), found.position, found.recorded_at, found.cursor)
+
+
+async def count_tickets(
+    workspace: Workspace, tickets: QueueFilter = EVERY_TICKET, *, by: Grouping = "status", at: int | None = None
+) -> Counts:
+    """Count the tickets that `list_tickets` would list; `at` counts them as of a list's position.
+
+    Raises CursorExpired, ViewsNotReady.
+    """
+    return await count_rows(workspace, VIEW, tickets.where(), by=Identifier(_COLUMN_OF[by]), at=at)
+
+
+async def find_ticket(workspace: Workspace, ticket_id: UUID) -> tuple[QueueEntry | None, int]:
+    """Give one ticket as the queue has it, or None, with the position it is true of. Raises ViewsNotReady."""
+    where = Where()
+    where.add("ticket_id = %(ticket_id)s", ticket_id=ticket_id)
+    row, position = await find_row(workspace, VIEW, where)
+    return ((await _opened_up(workspace, [row]))[0] if row is not None else None), position
+
+
+async def _opened_up(workspace: Workspace, rows: Sequence[Row]) -> list[QueueEntry]:
+    subjects: list[Any] = await workspace.keyring.reveal([(row["ticket_id"], row["subject_sealed"]) for row in rows])
+    return [
+        QueueEntry(**{name: row[name] for name in QueueEntry._fields if name != "subject"}, subject=subject)
+        for row, subject in zip(rows, subjects, strict=True)
+    ]

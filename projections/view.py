@@ -1,0 +1,83 @@
+"""What a view is: a name, a version, a table, and a pure fold of events into its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from projections.table import shelf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from uuid import UUID
+
+    from domain.event import Event
+    from projections.table import Row, Rows, Shelf, Table
+    from storage.codec import Recorded
+
+
+class ViewError(Exception):
+    """A view could not do what was asked."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A view of the log.
+
+    `fold(rows, recorded)` takes the rows as they stood and events in order, and gives the rows that changed, whole;
+    it neither changes `rows` nor looks anywhere else, so that where a page of the log ends makes no difference.
+    `rows` holds those of every stream that `needs` names. `topics` None means every event. A change of table or
+    fold is a new `version`, built beside the old one.
+    """
+
+    name: str
+    version: int
+    table: Table
+    fold: Callable[[Rows, Iterable[Recorded]], Rows]
+    topics: frozenset[str] | None = None
+    needs: Callable[[Event], UUID | None] = lambda event: event.originator_id
+
+    @property
+    def label(self) -> str:
+        """Name and version; also the name of the table."""
+        return f"{self.name}_v{self.version}"
+
+    def wants(self, topic: str) -> bool:
+        """Tell whether events of a topic are folded."""
+        return self.topics is None or topic in self.topics
+
+    def shelf(self, schema: str, suffix: str = "") -> Shelf:
+        """Give the view's table in a workspace's schema."""
+        return shelf(self.table, schema, self.label + suffix)
+
+
+def topics_of(base: type[Event]) -> frozenset[str]:
+    """Give the topics of all events derived from `base` so far."""
+    own = {base.TOPIC} if "TOPIC" in base.__dict__ else set()
+    return frozenset(own.union(*map(topics_of, base.__subclasses__())))
+
+
+class Draft:
+    """Rows while they are folded: a row is copied when it is first changed."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.changed: Rows = {}
+
+    def look(self, *key: Any) -> Row | None:
+        """Give a row to be read only, or None where there is none."""
+        return self.changed.get(key) or self._rows.get(key)
+
+    def get(self, *key: Any) -> Row | None:
+        """Give a row to be changed, or None where there is none."""
+        row = self.changed.get(key)
+        if row is None:
+            found = self._rows.get(key)
+            if found is None:
+                return None
+            row = self.changed[key] = found.copy()
+        return row
+
+    def put(self, row: Row, *key: Any) -> None:
+        """Add a row, or replace one."""
+        self.changed[key] = row
