@@ -1,0 +1,156 @@
+"""Who may do what over HTTP: credentials, and one table with a rule for every route."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.problems import FORBIDDEN, UNAUTHENTICATED, Problem
+from commands.catalogue import COMMANDS
+from domain.event import Role
+from storage import credentials
+
+if TYPE_CHECKING:
+    from storage.credentials import Credential
+    from storage.database import Database
+
+EVERYONE: Final = None
+"""The rule of a route that needs no credential."""
+
+Rule = frozenset[Role] | None
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+_ALL: Final = frozenset(Role)
+_STAFF: Final = _ALL - {Role.CUSTOMER}
+_OVERSIGHT: Final = _STAFF - {Role.AGENT}
+
+READING: Final[dict[str, Rule]] = {
+    "health.live": EVERYONE,
+    "health.ready": EVERYONE,
+    "problems.list": EVERYONE,
+    "problems.read": EVERYONE,
+    "docs.page": EVERYONE,
+    "docs.asset": EVERYONE,
+    "docs.schema": EVERYONE,
+    "ticket.read": _ALL,
+    "ticket.messages": _ALL,
+    "ticket.attachment": _ALL,
+    "attachment.upload": _ALL - {Role.AUDITOR, Role.DEVELOPER},
+    "ticket.history": _STAFF,
+    "ticket.sla": _STAFF,
+    "customer.list": _STAFF,
+    "customer.read": _ALL,
+    "agent.list": _STAFF,
+    "agent.read": _STAFF,
+    "team.list": _STAFF,
+    "team.read": _STAFF,
+    "queue.list": _STAFF,
+    "queue.counts": _STAFF,
+    "sla.list": _STAFF,
+    "audit.list": _OVERSIGHT,
+    "views.list": _STAFF,
+    "log.head": _ALL,
+}
+"""Operation → the roles that may call it. Commands are listed by their own registry."""
+
+
+def rules() -> dict[str, Rule]:
+    """The rule of every operation: reading ones from the table here, commands from their registry."""
+    return {**READING, **{f"{kind}.{name}": spec.roles for (kind, name), spec in COMMANDS.items()}}
+
+
+_TOKEN = re.compile(r"desk_[a-z_]{1,32}_[A-Za-z0-9_-]{16,128}\Z")
+_CREDENTIAL = "desk.credential"
+_LONGEST_SAID = 512
+
+
+class CredentialCheck:
+    """Finds the credential a request carries; what was found is believed for a few seconds."""
+
+    def __init__(self, database: Database, *, believed_seconds: float = 5.0, most_remembered: int = 10_000) -> None:
+        """Look credentials up in `database`."""
+        self._database = database
+        self._believed_seconds = believed_seconds
+        self._most_remembered = most_remembered
+        self._remembered: dict[bytes, tuple[float, Credential]] = {}
+
+    async def identify(self, request: Request) -> Credential:
+        """Give the caller's credential. Raises Problem unauthenticated."""
+        stated = request.headers.getlist("authorization")
+        if not stated:
+            raise _unauthenticated("No credential was sent.", "")
+        if len(stated) > 1:
+            raise _unauthenticated("More than one credential was sent.", ' error="invalid_request"')
+        scheme, _, token = stated[0].partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or len(token) > _LONGEST_SAID or _TOKEN.match(token) is None:
+            raise _unauthenticated("The credential is not of the form `Bearer desk_…`.", ' error="invalid_request"')
+        digest = hashlib.sha256(token.encode()).digest()
+        now = time.monotonic()
+        remembered = self._remembered.get(digest)
+        if remembered is not None and remembered[0] > now:
+            return remembered[1]
+        credential = await credentials.find(self._database, token)
+        if credential is None:
+            self._remembered.pop(digest, None)
+            raise _unauthenticated("The credential is unknown, revoked or expired.", ' error="invalid_token"')
+        self._remember(digest, now + self._believed_seconds, credential)
+        return credential
+
+    def _remember(self, digest: bytes, until: float, credential: Credential) -> None:
+        self._remembered.pop(digest, None)
+        while len(self._remembered) >= self._most_remembered:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[digest] = (until, credential)
+
+
+def _unauthenticated(detail: str, error: str) -> Problem:
+    separator = "," if error else ""
+    challenge = f'Bearer realm="ledgerdesk"{separator}{error}'
+    return Problem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})
+
+
+class GuardedRoute(APIRoute):
+    """A route that asks for its rule before anything of the request is read.
+
+    Its operation id is its key in the table of rules; without one it cannot be made.
+    """
+
+    def get_route_handler(self) -> Handler:
+        """Check the caller, then serve."""
+        operation = self.operation_id
+        if operation is None:
+            message = f"{self.path} has no operation id, so no rule says who may call it"
+            raise LookupError(message)
+        known = rules()
+        if operation not in known:
+            message = f"no rule says who may call {operation}"
+            raise LookupError(message)
+        allowed = known[operation]
+        serve = super().get_route_handler()
+        if allowed is EVERYONE:
+            return serve
+
+        async def guarded(request: Request) -> Response:
+            check: CredentialCheck = request.app.state.credential_check
+            credential = await check.identify(request)
+            if Role(credential.role) not in allowed:
+                detail = f"The role {credential.role} may not do {operation}."
+                raise Problem(FORBIDDEN, detail, role=credential.role, command=operation)
+            request.scope[_CREDENTIAL] = credential
+            return await serve(request)
+
+        return guarded
+
+
+async def caller_of(request: Request) -> Credential:
+    """Give the credential that the route's guard accepted."""
+    credential: Credential = request.scope[_CREDENTIAL]
+    return credential

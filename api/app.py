@@ -1,0 +1,99 @@
+"""The HTTP application: every route, each with its rule, over the desks of one database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from api import documentation_routes, health_routes, people_routes, problems, ticket_routes, upload_routes, view_routes
+from api.access import CredentialCheck, GuardedRoute
+from api.command_routes import command_router
+from api.framing import REQUEST_ID, Framing
+from api.view_pages import LONGEST_WAIT
+from commands.execution import Desk
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from storage.database import Database
+
+ABOUT: Final = """\
+A service desk whose record can be trusted. Every change is an event; nothing is overwritten.
+
+Send a credential as `Authorization: Bearer desk_…`. Commands are POSTs; each answer names the version (`ETag`) and the
+place in the log (`Log-Position`). `If-Match` makes a command depend on a version, `Idempotency-Key` makes repeating it
+safe, and `?after=` on a list waits until the list includes a position. Errors are problem documents (RFC 9457).
+"""
+
+
+class Desks:
+    """The desks of this process, one a workspace."""
+
+    def __init__(self, database: Database) -> None:
+        """Open desks of `database` as they are asked for."""
+        self._database = database
+        self._desks: dict[str, Desk] = {}
+
+    async def of(self, workspace: str) -> Desk:
+        """Give the desk of a workspace. Raises UnknownWorkspace, RootKeyError."""
+        desk = self._desks.get(workspace)
+        if desk is None:
+            desk = Desk(await self._database.workspace(workspace))
+            desk = self._desks.setdefault(workspace, desk)
+        return desk
+
+
+def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believed_seconds: float = 5.0) -> FastAPI:
+    """Make the application over an open database.
+
+    `longest_wait` bounds, in seconds, how long `?after=` waits; a credential that was found is believed for
+    `believed_seconds`, so that is how long a revoked one still works.
+    """
+    app = FastAPI(
+        title="Ledgerdesk",
+        version="0.1.0",
+        description=ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.database = database
+    app.state.desks = Desks(database)
+    app.state.credential_check = CredentialCheck(database, believed_seconds=believed_seconds)
+    app.state.longest_wait = longest_wait
+    app.add_middleware(Framing)
+    for known in (HTTPException, RequestValidationError):
+        app.add_exception_handler(known, _as_problem)
+    # Commands first: routes are tried in order, and commands are what comes by the thousand.
+    for router in (
+        command_router(),
+        ticket_routes.router,
+        upload_routes.router,
+        people_routes.router,
+        view_routes.router,
+        documentation_routes.router,
+        health_routes.router,
+    ):
+        # Taken over as they are: a router within a router would be searched at every request.
+        app.router.routes.extend(router.routes)
+    require_rules(app)
+    return app
+
+
+def require_rules(app: FastAPI) -> None:
+    """Refuse to serve a route that is not guarded. Raises LookupError."""
+    for route in app.routes:
+        if not isinstance(route, GuardedRoute):
+            message = f"{getattr(route, 'path', route)} is not guarded"
+            raise LookupError(message)
+
+
+async def _as_problem(request: Request, failure: Exception) -> Response:
+    instance = str(request.scope[REQUEST_ID])
+    return problems.response_to(failure, instance) or problems.internal_error(instance)

@@ -1,0 +1,157 @@
+"""One POST route for every command the desk knows, made from the list of commands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.access import GuardedRoute, caller_of
+from api.bodies import json_body
+from api.callers import circumstances
+from api.conditions import position_text
+from api.problems import MALFORMED_REQUEST, Problem
+from commands.catalogue import COMMANDS
+from commands.execution import execute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from commands.execution import CommandSpec, Outcome
+
+COLLECTIONS: Final = {"ticket": "/tickets", "customer": "/customers", "agent": "/agents", "team": "/teams"}
+"""Kind of thing → where its things are found."""
+
+
+def command_router() -> APIRouter:
+    """Make the routes of all commands."""
+    router = APIRouter(route_class=GuardedRoute)
+    for spec in COMMANDS.values():
+        add_command(router, spec)
+    return router
+
+
+def add_command(router: APIRouter, spec: CommandSpec) -> None:
+    """Make the route of one command."""
+    collection = COLLECTIONS[spec.kind]
+    router.add_api_route(
+        collection if spec.creates else f"{collection}/{{{spec.kind}}}/{spec.name}",
+        _endpoint(spec),
+        methods=["POST"],
+        operation_id=f"{spec.kind}.{spec.name}",
+        summary=spec.summary,
+        tags=[collection[1:]],
+        status_code=201 if spec.creates else 200,
+        response_model=None,
+        response_class=Response,
+        responses=_responses(spec),
+        openapi_extra=_described(spec),
+    )
+
+
+def _endpoint(spec: CommandSpec) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    # Read and answered by hand: the model reads the bytes itself, and nothing is validated twice on the way out.
+    async def carry_out(request: Request) -> Response:
+        credential = await caller_of(request)
+        given = circumstances(request, credential)
+        if spec.creates and "if-match" in request.headers:
+            raise Problem(MALFORMED_REQUEST, "If-Match has no meaning for a command that creates something.")
+        command = spec.model.model_validate_json(await json_body(request))
+        desk = await request.app.state.desks.of(credential.workspace)
+        target = None if spec.creates else await desk.resolve(spec.kind, request.path_params[spec.kind])
+        outcome = await execute(desk, given, spec, target, command)
+        return answer(spec, outcome, await desk.workspace.log.epoch())
+
+    carry_out.__name__ = f"{spec.kind}_{spec.name}".replace("-", "_")
+    carry_out.__doc__ = spec.summary
+    return carry_out
+
+
+def answer(spec: CommandSpec, outcome: Outcome, epoch: str) -> Response:
+    """Tell what a command did."""
+    told: dict[str, Any] = {
+        "id": outcome.stream,
+        "version": outcome.version,
+        "position": outcome.position,
+        "changed": outcome.changed,
+        "replayed": outcome.replayed,
+    }
+    if outcome.number is not None:
+        told["number"] = outcome.number
+    headers = {"etag": f'"{outcome.version}"', "log-position": position_text(outcome.position, epoch)}
+    if outcome.replayed:
+        headers["idempotency-replayed"] = "true"
+    if spec.creates:
+        headers["location"] = f"{COLLECTIONS[spec.kind]}/{outcome.stream}"
+    return Response(to_json(told), 201 if spec.creates else 200, headers=headers, media_type="application/json")
+
+
+def _described(spec: CommandSpec) -> dict[str, Any]:
+    """What the schema says of a command; its body is read by hand, so it is described by hand."""
+    parameters: list[dict[str, Any]] = [
+        _header("Idempotency-Key", "Makes repeating safe: the same key and body give the first outcome again."),
+        _header("X-Request-ID", "A UUID that ties this request's events together; one is made up where none is sent."),
+    ]
+    if not spec.creates:
+        parameters.insert(0, _header("If-Match", 'The version it must have, in quotes: "3". Another gives 412.'))
+        about = "Id, number or foreign id" if spec.kind == "ticket" else "Id or foreign id"
+        parameters.insert(
+            0,
+            {
+                "name": spec.kind,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": f"{about} of the {spec.kind}.",
+            },
+        )
+    return {
+        "security": [{"credential": []}],
+        "parameters": parameters,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{spec.model.__name__}"}}},
+        },
+    }
+
+
+def _header(name: str, about: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": about}
+
+
+_PROBLEMS: Final = {
+    400: "Malformed request",
+    401: "No valid credential",
+    403: "The role may not do this",
+    409: "A rule of the desk refused it",
+    413: "Body too large",
+    415: "Not JSON",
+    422: "Values that are not valid",
+    503: "The database does not answer",
+}
+
+
+def _responses(spec: CommandSpec) -> dict[int | str, dict[str, Any]]:
+    told = _PROBLEMS if spec.creates else _PROBLEMS | {404: "No such thing", 412: "Changed since it was read"}
+    described: dict[int | str, dict[str, Any]] = {status: problem_response(about) for status, about in told.items()}
+    headers = {
+        "ETag": {"schema": {"type": "string"}, "description": "The version now, in quotes"},
+        "Log-Position": {"schema": {"type": "string"}, "description": "Place in the log, for ?after="},
+    }
+    if spec.creates:
+        headers["Location"] = {"schema": {"type": "string"}, "description": "Where it is found"}
+    described[201 if spec.creates else 200] = {
+        "description": "Carried out",
+        "headers": headers,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CommandOutcome"}}},
+    }
+    return described
+
+
+def problem_response(about: str) -> dict[str, Any]:
+    """How the schema describes an answer that is a problem document."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": about, "content": {"application/problem+json": {"schema": schema}}}

@@ -1,0 +1,67 @@
+"""What a caller makes a request depend on: a version, a key that makes repeating it safe, a position to wait for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from api.problems import LOG_EPOCH_CHANGED, MALFORMED_REQUEST, Problem
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_VERSION_TAG = re.compile(r'"([0-9]{1,18})"\Z')
+_KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
+_POSITION = re.compile(r"([0-9]{1,18})(?:\.([A-Za-z0-9_-]{1,64}))?\Z")
+
+
+class PositionToken(NamedTuple):
+    """A place in the log as handed to callers; no epoch where a bare number was given."""
+
+    position: int
+    epoch: str | None
+
+    def checked(self, epoch: str) -> int:
+        """Give the position, if it is one of the log of this epoch. Raises Problem log-epoch-changed."""
+        if self.epoch is not None and self.epoch != epoch:
+            raise Problem(LOG_EPOCH_CHANGED, f"The position is of epoch {self.epoch}; the log is now at {epoch}.")
+        return self.position
+
+
+def position_text(position: int, epoch: str) -> str:
+    """Write a place in the log for a caller."""
+    return f"{position}.{epoch}"
+
+
+def parse_position(text: str) -> PositionToken:
+    """Read a place in the log. Raises Problem malformed-request."""
+    match = _POSITION.match(text)
+    if match is None:
+        raise Problem(MALFORMED_REQUEST, "A position is a number, or a number and an epoch joined by a point.")
+    return PositionToken(int(match[1]), match[2])
+
+
+def expected_version(request: Request) -> int | None:
+    """Give the version that `If-Match` asks for; None where any will do. Raises Problem malformed-request."""
+    stated = _single(request, "if-match")
+    if stated is None or stated == "*":
+        return None
+    match = _VERSION_TAG.match(stated)
+    if match is None:
+        raise Problem(MALFORMED_REQUEST, 'If-Match takes one version in quotes, such as "3", or *.')
+    return int(match[1])
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Give the key that makes repeating this request safe, if any. Raises Problem malformed-request."""
+    stated = _single(request, "idempotency-key")
+    if stated is not None and _KEY.match(stated) is None:
+        raise Problem(MALFORMED_REQUEST, "Idempotency-Key is 1 to 255 visible ASCII characters, without spaces.")
+    return stated
+
+
+def _single(request: Request, name: str) -> str | None:
+    values = request.headers.getlist(name)
+    if len(values) > 1:
+        raise Problem(MALFORMED_REQUEST, f"The header {name} was sent {len(values)} times.")
+    return values[0].strip() if values else None

@@ -1,0 +1,36 @@
+"""Whether this process lives, and whether it can serve."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic_core import to_json
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation at run time
+from starlette.responses import Response
+
+from api.access import GuardedRoute
+from api.command_routes import problem_response
+from api.problems import DATABASE_UNAVAILABLE, SOON, Problem
+from storage.migrations import pending
+
+router = APIRouter(route_class=GuardedRoute, tags=["about"])
+
+
+@router.get("/health/live", operation_id="health.live", summary="Tell whether the process lives")
+async def live() -> Response:
+    """Answer without touching anything else."""
+    return Response(b'{"status":"live"}', media_type="application/json")
+
+
+@router.get(
+    "/health/ready",
+    operation_id="health.ready",
+    summary="Tell whether requests can be served",
+    response_model=None,
+    responses={503: problem_response("The database does not answer, or its schema is not up to date")},
+)
+async def ready(request: Request) -> Response:
+    """Answer when the database does and its schema is up to date."""
+    waiting = await pending(request.app.state.database)
+    if waiting:
+        raise Problem(DATABASE_UNAVAILABLE, "The schema is not up to date.", headers=SOON, pending=waiting)
+    return Response(to_json({"status": "ready"}), media_type="application/json")

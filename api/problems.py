@@ -1,0 +1,350 @@
+"""What a caller is told when the desk does not do as asked: RFC 9457 problem documents, and every status code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from commands.execution import Contended, Forbidden, NotFound, StaleVersion
+from domain.event import Rejected
+from projections.bookkeeping import ViewsNotReady
+from projections.listing import CursorExpired, CursorInvalid
+from projections.waiting import NotReached
+from replay.as_of import BeforeItExisted, NoSuchMoment
+from replay.stream import NoSuchStream
+from storage.database import DatabaseUnreachable
+from storage.log import KeyReused, LogBusy, LogUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+MEDIA_TYPE = "application/problem+json"
+MOST_FIELDS_NAMED = 20  # a body of a megabyte can be wrong in a hundred thousand places
+LONGEST_POINTER = 200
+SOON = {"Retry-After": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of problem: its stable name, its status, and what it means to the person who meets it."""
+
+    name: str
+    status: HTTPStatus
+    title: str
+    explanation: str
+
+    @property
+    def type(self) -> str:
+        """The reference that identifies this kind in a problem document; it can be opened and read."""
+        return f"/problems/{self.name}"
+
+
+KINDS: Final[dict[str, Kind]] = {}
+"""The kinds that are not refusals of the domain, by name."""
+
+
+def _kind(name: str, status: HTTPStatus, title: str, explanation: str) -> Kind:
+    kind = KINDS[name] = Kind(name, status, title, explanation)
+    return kind
+
+
+MALFORMED_REQUEST: Final = _kind(
+    "malformed-request",
+    HTTPStatus.BAD_REQUEST,
+    "The request cannot be read",
+    "A header, a parameter or the way the request is written is not understood. `detail` says which. Nothing was "
+    "changed.",
+)
+UNAUTHENTICATED: Final = _kind(
+    "unauthenticated",
+    HTTPStatus.UNAUTHORIZED,
+    "No valid credential",
+    "Send a credential of this desk as `Authorization: Bearer desk_…`. It may be missing, mistyped, revoked or "
+    "expired. `desk credential issue` makes a new one.",
+)
+FORBIDDEN: Final = _kind(
+    "forbidden",
+    HTTPStatus.FORBIDDEN,
+    "The credential's role may not do this",
+    "The credential is valid, but its `role` may not carry out `command`. Use a credential of another role.",
+)
+NOT_FOUND: Final = _kind(
+    "not-found",
+    HTTPStatus.NOT_FOUND,
+    "There is no such thing",
+    "The address leads nowhere, or names a ticket, person or team that does not exist in your workspace or that "
+    "you may not see.",
+)
+NO_SUCH_MOMENT: Final = _kind(
+    "no-such-moment",
+    HTTPStatus.NOT_FOUND,
+    "It was not there then",
+    "The version, instant or position asked for has not come yet, or lies before the thing existed.",
+)
+METHOD_NOT_ALLOWED: Final = _kind(
+    "method-not-allowed",
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    "The address does not take this method",
+    "The `Allow` header of the response lists the methods it takes.",
+)
+REFUSED: Final = _kind(
+    "refused",
+    HTTPStatus.CONFLICT,
+    "A rule of the desk forbids this",
+    "The request was understood, and a rule of the desk forbids it as things stand. Nothing was recorded.",
+)
+LOG_EPOCH_CHANGED: Final = _kind(
+    "log-epoch-changed",
+    HTTPStatus.CONFLICT,
+    "The position belongs to an earlier log",
+    "The log was restored since this position or cursor was handed out, so the position may mean another event "
+    "now. Start again without it.",
+)
+CURSOR_EXPIRED: Final = _kind(
+    "cursor-expired",
+    HTTPStatus.GONE,
+    "The page cursor is too old",
+    "A cursor pins the list to the moment its first page was read, and that moment is no longer kept. Start again "
+    "at the first page.",
+)
+STALE_VERSION: Final = _kind(
+    "stale-version",
+    HTTPStatus.PRECONDITION_FAILED,
+    "It has changed since you read it",
+    "`If-Match` named a version that is not the current one. Read it again, decide again, and send the version "
+    "you then see; `current_version` is the one at the time of the refusal.",
+)
+BODY_TOO_LARGE: Final = _kind(
+    "body-too-large",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "The body is too large",
+    "Commands are at most 1 MiB of JSON, attachments at most 25 MB. `limit` is the limit in bytes.",
+)
+UNSUPPORTED_MEDIA_TYPE: Final = _kind(
+    "unsupported-media-type",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "The body is of a type that is not read here",
+    "Send `Content-Type: application/json` with UTF-8 text.",
+)
+INVALID_INPUT: Final = _kind(
+    "invalid-input",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "Some values are not valid",
+    "`errors` lists each value that is wrong: `pointer` is a JSON pointer into the body, `parameter` names a path, "
+    "query or header value. Nothing was recorded.",
+)
+IDEMPOTENCY_KEY_REUSED: Final = _kind(
+    "idempotency-key-reused",
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    "The idempotency key was used for something else",
+    "The same `Idempotency-Key` came with another command or body. A key stands for one command; use a new one.",
+)
+TOO_MANY_CONFLICTS: Final = _kind(
+    "too-many-conflicts",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Others keep changing it",
+    "The ticket changed under this command again and again. Nothing was recorded; try again.",
+)
+VIEW_BEHIND: Final = _kind(
+    "view-behind",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "The view has not got that far yet",
+    "`?after=` asked for a view that includes a given position, and it was not reached in time; `reached` is how "
+    "far the view is. Ask again in a moment. If it stays behind, `GET /views` tells whether it has stopped.",
+)
+DATABASE_UNAVAILABLE: Final = _kind(
+    "database-unavailable",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "The database does not answer",
+    "Whether a command that met this was recorded is unknown: repeat it with the same `Idempotency-Key`.",
+)
+BUSY: Final = _kind(
+    "busy",
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "Too much is waiting",
+    "More commands wait for the log than it can take at the moment. Nothing was recorded; try again shortly.",
+)
+INTERNAL_ERROR: Final = _kind(
+    "internal-error",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "The desk made a mistake",
+    "This is a fault of the desk, not of the request. `instance` identifies it in the desk's log.",
+)
+
+_BY_STATUS = {
+    HTTPStatus.BAD_REQUEST: MALFORMED_REQUEST,
+    HTTPStatus.UNAUTHORIZED: UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: FORBIDDEN,
+    HTTPStatus.NOT_FOUND: NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED: METHOD_NOT_ALLOWED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: BODY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY: INVALID_INPUT,
+}
+
+
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+    """An answer that is a problem document of a known kind."""
+
+    def __init__(self, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        """Describe this occurrence; `members` are the extension members of the document."""
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.members = members
+
+    def response(self, instance: str) -> Response:
+        """Write the document; `instance` identifies this occurrence."""
+        return _document(self.kind, self.detail, instance, self.members, self.headers)
+
+
+def _document(
+    kind: Kind, detail: str, instance: str, members: Mapping[str, Any], headers: Mapping[str, str]
+) -> Response:
+    document = {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.status.value,
+        "detail": detail,
+        "instance": f"urn:uuid:{instance}",
+        **members,
+    }
+    content = json.dumps(document, ensure_ascii=False, default=str).encode(errors="replace")
+    return Response(content, kind.status.value, headers=dict(headers), media_type=MEDIA_TYPE)
+
+
+def refusal_kind(refusal: type[Rejected]) -> Kind:
+    """What a rule of the domain is called and means to a caller: its docstring is the explanation."""
+    explanation = inspect.getdoc(refusal) or REFUSED.explanation
+    return Kind(refusal.problem, HTTPStatus.CONFLICT, explanation.splitlines()[0].rstrip("."), explanation)
+
+
+def _subclasses(of: type[Rejected]) -> Iterator[type[Rejected]]:
+    for subclass in of.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def all_kinds() -> dict[str, Kind]:
+    """Every kind of problem a caller can meet, the domain's refusals among them, by name."""
+    refusals = {kind.problem: refusal_kind(kind) for kind in _subclasses(Rejected) if hasattr(kind, "problem")}
+    return refusals | KINDS
+
+
+def response_to(failure: Exception, instance: str) -> Response | None:
+    """Answer a failure that the caller should know about; None where it is the desk's own fault."""
+    if isinstance(failure, Rejected):
+        members = {"details": failure.details} if failure.details else {}
+        return _document(refusal_kind(type(failure)), sentence(str(failure)), instance, members, {})
+    problem = _problem_for(failure)
+    return None if problem is None else problem.response(instance)
+
+
+def _problem_for(failure: Exception) -> Problem | None:  # noqa: PLR0911 - one line a kind, all in one place
+    match failure:
+        case Problem():
+            return failure
+        case NotFound() | NoSuchStream():
+            return Problem(NOT_FOUND, sentence(str(failure)))
+        case NoSuchMoment() | BeforeItExisted():
+            return Problem(NO_SUCH_MOMENT, sentence(str(failure)))
+        case Forbidden():
+            return Problem(FORBIDDEN, sentence(str(failure)), role=failure.role, command=failure.command)
+        case StaleVersion():
+            headers = {"ETag": f'"{failure.actual}"'}
+            return Problem(STALE_VERSION, sentence(str(failure)), headers=headers, current_version=failure.actual)
+        case CursorInvalid():
+            return invalid([{"parameter": "cursor", "in": "query", "detail": str(failure), "code": "cursor"}])
+        case CursorExpired():
+            return Problem(CURSOR_EXPIRED, sentence(str(failure)))
+        case NotReached():
+            told = {"view": failure.view, "wanted": failure.wanted, "reached": failure.reached, "state": failure.state}
+            return Problem(VIEW_BEHIND, sentence(str(failure)), headers=SOON, **told)
+        case ViewsNotReady():
+            return Problem(VIEW_BEHIND, sentence(str(failure)), headers=SOON, view=failure.name, reached=0)
+        case KeyReused():
+            return Problem(IDEMPOTENCY_KEY_REUSED, sentence(str(failure)))
+        case Contended():
+            return Problem(TOO_MANY_CONFLICTS, sentence(str(failure)), headers=SOON)
+        case RequestValidationError():
+            return invalid(parameter_errors(failure.errors()))
+        case ValidationError():
+            return invalid(body_errors(failure))
+        case LogBusy():
+            return Problem(BUSY, "Too many commands are waiting.", headers=SOON)
+        case LogUnavailable() | DatabaseUnreachable() | psycopg.OperationalError():
+            return Problem(DATABASE_UNAVAILABLE, "The database does not answer.", headers=SOON)
+        case HTTPException():
+            kind = _BY_STATUS.get(HTTPStatus(failure.status_code), MALFORMED_REQUEST)
+            return Problem(kind, _said_by_the_framework(failure), headers=failure.headers)
+        case _:
+            return None
+
+
+def _said_by_the_framework(failure: HTTPException) -> str:
+    match failure.status_code:
+        case HTTPStatus.NOT_FOUND:
+            return "Nothing is served at this address."
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            return "This address does not take that method."
+        case _:
+            return str(failure.detail)
+
+
+def internal_error(instance: str) -> Response:
+    """Answer a fault of the desk itself; what went wrong is in the log only."""
+    return Problem(INTERNAL_ERROR, "Something went wrong here. Nothing is known to be recorded.").response(instance)
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """Name the values that are wrong."""
+    count = "1 value is" if len(errors) == 1 else f"{len(errors)} values are"
+    return Problem(INVALID_INPUT, f"{count} not valid.", errors=list(errors))
+
+
+def body_errors(failure: ValidationError) -> list[dict[str, str]]:
+    """One entry a wrong value of a body, each with a JSON pointer (RFC 6901, as a fragment)."""
+    found = failure.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        {"pointer": json_pointer(error["loc"]), "detail": _plain(error["msg"]), "code": error["type"]}
+        for error in found[:MOST_FIELDS_NAMED]
+    ]
+
+
+def parameter_errors(errors: Iterable[Any]) -> list[dict[str, str]]:
+    """One entry a wrong path, query or header value."""
+    return [
+        {
+            "parameter": ".".join(str(part) for part in error["loc"][1:])[:LONGEST_POINTER],
+            "in": str(error["loc"][0]),
+            "detail": _plain(error["msg"]),
+            "code": error["type"],
+        }
+        for error in list(errors)[:MOST_FIELDS_NAMED]
+    ]
+
+
+def json_pointer(path: Iterable[str | int]) -> str:
+    """A JSON pointer in fragment form, shortened where a caller's own field name is endless."""
+    parts = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return "#" + "".join(f"/{part}" for part in parts)[:LONGEST_POINTER]
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital and end with a full stop."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,240 @@
+"""The HTTP server: one process, or several that share a listening socket, with the views kept up beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import signal
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, Literal
+
+import uvicorn
+import uvloop
+
+from api.app import create_app
+from projections.runner import run_views
+from storage.database import ROLE_NAMES, Database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from multiprocessing.context import SpawnProcess
+
+    from storage.settings import Settings
+
+logger = logging.getLogger("ledgerdesk.server")
+
+BACKLOG: Final = 2048
+GRACE_SECONDS: Final = 15  # commands under way end in milliseconds; a slow download may take longer and is cut
+RESTART_PAUSE: Final = 1.0  # seconds before a process that died is replaced, so that a broken one does not spin
+
+Part = Literal["http", "views", "both"]
+
+
+class AddressUnavailable(Exception):
+    """The address cannot be listened on; the message is one sentence for a person."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the address. Raises AddressUnavailable."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"Cannot listen on {host}:{port}: {reason}."
+        raise AddressUnavailable(message) from None
+    listener.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+    return listener
+
+
+async def serve(
+    settings: Settings, listener: socket.socket | None, *, workers: int, views: bool, ready: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are finished first. A second signal cuts them off.
+
+    With one worker everything runs in this process; with more, each worker and the views have their own.
+    Without a listener only the views are kept up. `ready` is called once all of it runs.
+    """
+    if listener is None or workers == 1:
+        part: Part = "views" if listener is None else "both" if views else "http"
+        await _run_part(settings, listener, part, ready)
+    else:
+        parts: list[Part] = ["http"] * workers
+        await _supervise(settings, listener, [*parts, "views"] if views else parts, ready)
+
+
+def event_loop() -> asyncio.Runner:
+    """Give the loop that servers run in."""
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+class _HttpServer(uvicorn.Server):
+    """Leaves the signals to this module, so that everything else is tidied up as well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take no signal."""
+        yield
+
+
+class _Ending:
+    """Whether this process was asked to end, and what asking does."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.server: _HttpServer | None = None
+
+    def ask(self) -> None:
+        """End: the first time in order, the second time at once."""
+        if self.server is not None:
+            self.server.force_exit = self.asked.is_set()
+            self.server.should_exit = True
+        self.asked.set()
+
+    @contextlib.contextmanager
+    def on_signals(self, *numbers: signal.Signals) -> Iterator[None]:
+        """Be asked by signals."""
+        loop = asyncio.get_running_loop()
+        for number in numbers:
+            loop.add_signal_handler(number, self.ask)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+async def _run_part(
+    settings: Settings, listener: socket.socket | None, part: Part, ready: Callable[[], None], *, child: bool = False
+) -> None:
+    ending = _Ending()
+    numbers = (signal.SIGTERM,) if child else (signal.SIGTERM, signal.SIGINT)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(ending.on_signals(*numbers))
+        if child:
+            _end_with_parent(ending)
+        database = await stack.enter_async_context(await Database.open(settings))
+        if part != "http":
+            running = asyncio.create_task(run_views(database), name="views")
+            running.add_done_callback(lambda _: ending.ask())
+            stack.push_async_callback(_stop, running)
+        if listener is None or part == "views":
+            ready()
+            await ending.asked.wait()
+        else:
+            ending.server = _HttpServer(_http_config(database))
+            ending.server.should_exit = ending.asked.is_set()
+            ready()
+            await ending.server.serve(sockets=[listener])
+
+
+def _http_config(database: Database) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(database),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    if task.cancel():
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    else:
+        task.result()
+
+
+def _end_with_parent(ending: _Ending) -> None:
+    """A parent that was killed cannot tell its children; the end of it can be seen."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop = asyncio.get_running_loop()
+        sentinel = parent.sentinel
+
+        def orphaned() -> None:
+            loop.remove_reader(sentinel)
+            ending.ask()
+
+        loop.add_reader(sentinel, orphaned)
+
+
+async def _supervise(
+    settings: Settings, listener: socket.socket | None, parts: list[Part], ready: Callable[[], None]
+) -> None:
+    """Keep one process for each part until asked to end; the embedded server is held meanwhile."""
+    ending = _Ending()
+    with ending.on_signals(signal.SIGTERM, signal.SIGINT):
+        async with settings.server_conninfo(ROLE_NAMES["application"]):
+            keepers = [asyncio.create_task(_keep(settings, listener, part, ending)) for part in parts]
+            ready()
+            await ending.asked.wait()
+            await asyncio.gather(*keepers)
+
+
+async def _keep(settings: Settings, listener: socket.socket | None, part: Part, ending: _Ending) -> None:
+    """Keep one process of a part running; end it when asked to."""
+    while not ending.asked.is_set():
+        process = _start(settings, listener, part)
+        ended = asyncio.create_task(_ended(process))
+        asked = asyncio.create_task(ending.asked.wait())
+        await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(ended), GRACE_SECONDS * 2)
+            if not ended.done():
+                process.kill()
+            await ended
+        elif not ending.asked.is_set():
+            logger.error("a process for %s ended with status %s; starting another", part, process.exitcode)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ending.asked.wait(), RESTART_PAUSE)
+        asked.cancel()
+        process.join()
+
+
+def _start(settings: Settings, listener: socket.socket | None, part: Part) -> SpawnProcess:
+    process = multiprocessing.get_context("spawn").Process(
+        target=_child, args=(settings, listener if part == "http" else None, part), name=part
+    )
+    # Ctrl-C reaches the whole group of a terminal; who inherits "ignore" leaves the ending to this process.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return process
+
+
+def _child(settings: Settings, listener: socket.socket | None, part: Part) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    with event_loop() as runner:
+        runner.run(_run_part(settings, listener, part, _nothing, child=True))
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _ended(process: SpawnProcess) -> None:
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    sentinel = process.sentinel
+    loop.add_reader(sentinel, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(sentinel)

@@ -1,0 +1,263 @@
+"""Reading the views: the queue, the SLA clocks, the audit trail; and how far each view and the log have come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime, BaseModel
+from pydantic_core import to_json
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation at run time
+from starlette.responses import Response
+
+from api.access import GuardedRoute
+from api.conditions import parse_position, position_text
+from api.people_routes import LISTING_PROBLEMS
+from api.problems import MALFORMED_REQUEST, Problem
+from api.ticket_routes import Caller
+from api.view_pages import After, CursorText, Limit, Line, LineText, listed, true_of, wait_if_asked
+from domain.event import Channel
+from domain.priority import Priority
+from domain.status import Status
+from domain.ticket_events import TicketType
+from projections import audit_trail, directory, ticket_queue
+from projections.bookkeeping import view_status
+from projections.registry import VIEWS
+
+if TYPE_CHECKING:
+    from commands.execution import Desk
+
+router = APIRouter(route_class=GuardedRoute, tags=["views"])
+
+Teams = Annotated[list[UUID] | None, Query(alias="team", max_length=50, description="Of any of these teams.")]
+Agents = Annotated[UUID | Literal["unassigned", "me"] | None, Query(description="Of an agent, of nobody, or yours.")]
+Statuses = Annotated[list[Status] | None, Query(alias="status", max_length=6)]
+Priorities = Annotated[list[Priority] | None, Query(alias="priority", max_length=4)]
+Types = Annotated[list[TicketType] | None, Query(alias="type", max_length=4)]
+Tags = Annotated[list[LineText] | None, Query(alias="tag", max_length=20, description="With all of these tags.")]
+TICKET_REFERENCE: Final = "Of a ticket: its id, number or foreign id."
+TicketReference = Annotated[str | None, Query(max_length=250, description=TICKET_REFERENCE)]
+
+
+class QueueTold(BaseModel):
+    """A ticket as the queue lists it."""
+
+    ticket_id: UUID
+    number: int
+    version: int
+    subject: str | None
+    status: str
+    priority: str
+    type: str
+    category: str | None
+    tags: list[str]
+    team_id: UUID | None
+    agent_id: UUID | None
+    requester_id: UUID
+    channel: str
+    level: int
+    foreign_id: str | None
+    opened_at: AwareDatetime
+    updated_at: AwareDatetime
+    solved_at: AwareDatetime | None
+    wake_at: AwareDatetime | None
+
+
+class QueuePage(BaseModel):
+    """A page of the queue, true of `position`; `names` gives people and teams that ids in it stand for."""
+
+    items: list[QueueTold]
+    names: dict[UUID, str]
+    position: int
+    next_cursor: str | None
+
+
+class QueueCounts(BaseModel):
+    """Numbers of tickets by value, true of `position`; they add up to the list with the same filters."""
+
+    by: str
+    counts: dict[str, int]
+    total: int
+    position: int
+
+
+class AuditTold(BaseModel):
+    """One change; an event that changed no field has one entry without a field."""
+
+    position: int
+    ordinal: int
+    stream: UUID
+    version: int
+    kind: str
+    topic: str
+    occurred_at: AwareDatetime
+    recorded_at: AwareDatetime
+    actor_id: UUID
+    role: str
+    on_behalf_of: UUID | None
+    channel: str
+    client: str | None
+    correlation_id: UUID | None
+    field: str | None
+    old: Any
+    new: Any
+    reason: str | None
+    source_address: str | None
+
+
+class AuditPage(BaseModel):
+    """A page of the audit trail, true of `position`."""
+
+    items: list[AuditTold]
+    position: int
+    next_cursor: str | None
+
+
+async def queue_filter(
+    credential: Caller,
+    teams: Teams = None,
+    agent: Agents = None,
+    statuses: Statuses = None,
+    priorities: Priorities = None,
+    types: Types = None,
+    tags: Tags = None,
+    customer: Annotated[UUID | None, Query(description="Requested by this customer.")] = None,
+    channel: Channel | None = None,
+    category: Line = None,
+) -> ticket_queue.QueueFilter:
+    """Give the tickets asked for."""
+    return ticket_queue.QueueFilter(
+        teams=teams,
+        agent=credential.actor_id if agent == "me" else agent,
+        statuses=statuses,
+        priorities=priorities,
+        types=types,
+        tags=tags,
+        customer=customer,
+        channel=channel,
+        category=category,
+    )
+
+
+Tickets = Annotated[ticket_queue.QueueFilter, Depends(queue_filter)]
+
+
+@router.get(
+    "/queue",
+    operation_id="queue.list",
+    summary="List tickets as on an agent's screen",
+    response_model=None,
+    responses={**LISTING_PROBLEMS, 200: {"model": QueuePage}},
+)
+async def list_queue(
+    request: Request,
+    credential: Caller,
+    tickets: Tickets,
+    sort: Literal["updated", "opened", "priority", "number"] = "updated",
+    limit: Limit = 50,
+    cursor: CursorText = None,
+    after: After = None,
+) -> Response:
+    """List tickets in pages. A cursor pins the list to the position of its first page, so that nothing moves."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    await wait_if_asked(request, desk, ticket_queue.VIEW, after)
+    page = await ticket_queue.list_tickets(desk.workspace, tickets, sort=sort, limit=limit, cursor=cursor)
+    ids = {one for item in page.items for one in (item.agent_id, item.team_id, item.requester_id) if one is not None}
+    content = {
+        "items": [item._asdict() for item in page.items],
+        "names": {str(one): name for one, name in (await directory.names(desk.workspace, ids)).items()},
+        "position": page.position,
+        "next_cursor": page.cursor,
+    }
+    return await true_of(desk, page.position, content)
+
+
+@router.get(
+    "/queue/counts",
+    operation_id="queue.counts",
+    summary="Count tickets",
+    response_model=None,
+    responses={**LISTING_PROBLEMS, 200: {"model": QueueCounts}},
+)
+async def count_queue(
+    request: Request,
+    credential: Caller,
+    tickets: Tickets,
+    by: Literal["status", "team", "agent", "priority"] = "status",
+    at: Annotated[str | None, Query(max_length=100, description="As of a list's position.")] = None,
+    after: After = None,
+) -> Response:
+    """Count the tickets that the list with the same filters has; the key of those without a value is empty."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    await wait_if_asked(request, desk, ticket_queue.VIEW, after)
+    position = None if at is None else parse_position(at).checked(await desk.workspace.log.epoch())
+    found = await ticket_queue.count_tickets(desk.workspace, tickets, by=by, at=position)
+    counts = {"" if value is None else str(value): number for value, number in found.counts.items()}
+    content = {"by": by, "counts": counts, "total": sum(counts.values()), "position": found.position}
+    return await true_of(desk, found.position, content)
+
+
+@router.get(
+    "/audit-trail",
+    operation_id="audit.list",
+    summary="List who changed what",
+    response_model=None,
+    responses={**LISTING_PROBLEMS, 200: {"model": AuditPage}},
+)
+async def list_audit_trail(
+    request: Request,
+    credential: Caller,
+    ticket: TicketReference = None,
+    stream: Annotated[UUID | None, Query(description="Of a ticket, customer, agent or team, by id.")] = None,
+    actor: Annotated[UUID | None, Query(description="By somebody.")] = None,
+    kind: Annotated[list[Literal["ticket", "customer", "agent", "team"]] | None, Query(max_length=4)] = None,
+    field: Annotated[list[LineText] | None, Query(max_length=20)] = None,
+    occurred_from: AwareDatetime | None = None,
+    occurred_before: AwareDatetime | None = None,
+    recorded_from: AwareDatetime | None = None,
+    recorded_before: AwareDatetime | None = None,
+    sort: Literal["newest", "oldest"] = "newest",
+    limit: Limit = 100,
+    cursor: CursorText = None,
+    after: After = None,
+) -> Response:
+    """List changes: when, who, in what role, through what, which field from what to what, and why."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    if ticket is not None and stream is not None:
+        raise Problem(MALFORMED_REQUEST, "Give ticket or stream, not both.")
+    await wait_if_asked(request, desk, audit_trail.VIEW, after)
+    which = audit_trail.AuditFilter(
+        stream=stream if ticket is None else await desk.resolve("ticket", ticket),
+        actor=actor,
+        kinds=kind,
+        fields=field,
+        occurred_from=occurred_from,
+        occurred_before=occurred_before,
+        recorded_from=recorded_from,
+        recorded_before=recorded_before,
+    )
+    page = await audit_trail.list_changes(desk.workspace, which, sort=sort, limit=limit, cursor=cursor)
+    return await listed(desk, page, lambda entry: entry._asdict())
+
+
+@router.get("/views", operation_id="views.list", summary="Tell how far each view has come", response_model=None)
+async def list_views(request: Request, credential: Caller) -> Response:
+    """Name, version, position, lag and state of each view, and what stopped it where it has stopped."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    views = []
+    for status in await view_status(desk.workspace, VIEWS):
+        told = status._asdict()
+        told["failure"] = None if status.failure is None else status.failure._asdict()
+        views.append(told)
+    return Response(to_json({"views": views}), media_type="application/json")
+
+
+@router.get("/log", operation_id="log.head", summary="Tell where the log ends", response_model=None)
+async def read_log(request: Request, credential: Caller) -> Response:
+    """Position, time and epoch of the log's end."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    head = await desk.workspace.log.head()
+    token = position_text(head.position, head.epoch)
+    content = {"position": head.position, "recorded_at": head.recorded_at, "epoch": head.epoch, "token": token}
+    return Response(to_json(content), headers={"Log-Position": token}, media_type="application/json")
