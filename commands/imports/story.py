@@ -1,0 +1,325 @@
+"""The life of one foreign ticket, told fact by fact: by the desk's own commands where its rules allow the move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from commands.identity import stream_id_for
+from domain import ticket_events
+from domain.agent import Agent
+from domain.customer import Customer
+from domain.event import SYSTEM_ACTOR, Act, Channel, Event, Provenance, Role
+from domain.status import MOVES, Status
+from domain.team import Team
+from domain.text import MOST_IN_SUBJECT
+from domain.ticket import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from commands.imports.format import Clock
+    from domain.priority import Grade, Priority
+
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+UNNAMED: Final = "not named by the source"
+"""Whom a ticket waits for, or why it was solved, where the source does not say."""
+
+
+Person = tuple[str, str]
+"""How a source knows somebody, or a team: a label that says what it is there, and a name."""
+
+
+@dataclass(slots=True)
+class Source:
+    """The foreign desk whose file is being read, with everybody and every team met in it so far."""
+
+    name: str
+    ticket_type: ticket_events.TicketType
+    clock: Clock
+    client: str
+    agents: dict[Person, Agent] = field(default_factory=dict)
+    teams: dict[Person, Team] = field(default_factory=dict)
+    customers: dict[Person, Customer] = field(default_factory=dict)
+    _provenances: dict[tuple[UUID | None, UUID | None], Provenance] = field(default_factory=dict)
+
+    def provenance(self, actor: UUID | None = None, on_behalf_of: UUID | None = None) -> Provenance:
+        """Say who acted, an agent unless nobody is known."""
+        place = (actor, on_behalf_of)
+        found = self._provenances.get(place)
+        if found is None:
+            found = self._provenances[place] = Provenance(
+                actor_id=actor or SYSTEM_ACTOR,
+                role=Role.SYSTEM if actor is None else Role.AGENT,
+                on_behalf_of=on_behalf_of,
+                channel=Channel.IMPORT,
+                client=self.client,
+            )
+        return found
+
+    def agent(self, who: Person, at: datetime) -> Agent:
+        """Give an agent, met for the first time at `at` or before."""
+        found = self.agents.get(who)
+        if found is None:
+            known_as = self._known_as(who)
+            found = self.agents[who] = Agent.create(
+                agent_id=stream_id_for("agent", known_as),
+                name=who[1],
+                foreign_id=known_as,
+                act=Act(at, self.provenance()),
+            )
+        return found
+
+    def team(self, which: Person, at: datetime) -> Team:
+        """Give a team, met for the first time at `at` or before."""
+        found = self.teams.get(which)
+        if found is None:
+            known_as = self._known_as(which)
+            found = self.teams[which] = Team.create(
+                team_id=stream_id_for("team", known_as),
+                name=which[1],
+                foreign_id=known_as,
+                act=Act(at, self.provenance()),
+            )
+        return found
+
+    def customer(self, who: Person, at: datetime) -> Customer:
+        """Give a customer, met for the first time at `at` or before."""
+        found = self.customers.get(who)
+        if found is None:
+            known_as = self._known_as(who)
+            found = self.customers[who] = Customer.register(
+                customer_id=stream_id_for("customer", known_as),
+                name=who[1],
+                foreign_id=known_as,
+                act=Act(at, self.provenance()),
+            )
+        return found
+
+    def _known_as(self, who: Person) -> str:
+        label, name = who
+        return f"{self.name}-{label}:{name}"
+
+
+class Told(NamedTuple):
+    """A row that was told, and the versions of the ticket's events that it gave: after `before`, up to `last`."""
+
+    line: int
+    before: int
+    last: int
+
+
+class Story:
+    """One foreign ticket as it is being told. A format calls `turn` for each moment and then says what happened.
+
+    A fact that changes nothing gives no event.
+    """
+
+    def __init__(self, source: Source, case: str) -> None:
+        self.source = source
+        self.case = case
+        self.foreign_id = f"{source.name}:{case}"
+        self.ticket_id = stream_id_for("ticket", self.foreign_id)
+        self.told: list[Told] = []
+        self.met: list[Agent | Customer | Team] = []
+        """Everybody and every team named so far, in that order."""
+        self._agents: dict[Person, Agent] = {}
+        self._teams: dict[Person, Team] = {}
+        self._customers: dict[Person, Customer] = {}
+        self._ticket: Ticket | None = None
+        self._act: Act | None = None
+        self._at: datetime = _LONG_AGO
+
+    @property
+    def ticket(self) -> Ticket:
+        """The ticket, once opened."""
+        if self._ticket is None:
+            message = "the first row of a case has to open its ticket"
+            raise TypeError(message)
+        return self._ticket
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything told of the ticket so far."""
+        return [] if self._ticket is None else self._ticket.pending_events  # type: ignore[return-value]
+
+    @property
+    def version(self) -> int:
+        """How many events that is."""
+        return 0 if self._ticket is None else self._ticket.version
+
+    @property
+    def act(self) -> Act:
+        """The circumstances of what is being told."""
+        if self._act is None:
+            message = "a format says when and by whom before it says what"
+            raise TypeError(message)
+        return self._act
+
+    def time(self, text: str) -> datetime:
+        """Read a time of the source. Raises RowRefused."""
+        return self.source.clock(text)
+
+    def turn(self, at: datetime, *, by: Person | None, for_: Person | None = None) -> None:
+        """Go on to another moment: facts from here on happened `at`, by an agent, perhaps for another.
+
+        Without an agent the source does not say who acted, or it was no person.
+        """
+        self._at = at
+        actor = None if by is None else self.agent(by).id
+        other = None if for_ is None else self.agent(for_).id
+        self._act = Act(at, self.source.provenance(actor, other))
+
+    # Who
+
+    def agent(self, who: Person) -> Agent:
+        """Give the agent whom the source knows so."""
+        found = self._agents.get(who)
+        if found is None:
+            found = self._agents[who] = self.source.agent(who, self._at)
+            self.met.append(found)
+        return found
+
+    def team(self, which: Person) -> Team:
+        """Give the team that the source knows so."""
+        found = self._teams.get(which)
+        if found is None:
+            found = self._teams[which] = self.source.team(which, self._at)
+            self.met.append(found)
+        return found
+
+    def customer(self, who: Person) -> UUID:
+        """Give the customer whom the source knows so."""
+        found = self._customers.get(who)
+        if found is None:
+            found = self._customers[who] = self.source.customer(who, self._at)
+            self.met.append(found)
+        return found.id
+
+    # What
+
+    def opens(  # noqa: PLR0913 - what a ticket begins with
+        self,
+        *,
+        requester: Person,
+        subject: str,
+        body: str,
+        channel: Channel,
+        priority: Priority,
+        impact: Grade | None = None,
+        urgency: Grade | None = None,
+        category: str | None = None,
+        custom_fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """Open the ticket. Only what was known at that moment belongs here."""
+        if len(subject) > MOST_IN_SUBJECT:
+            subject = f"{subject[: MOST_IN_SUBJECT - 1]}…"
+        self._ticket = Ticket.open(
+            ticket_id=self.ticket_id,
+            requester_id=self.customer(requester),
+            subject=subject,
+            body=body,
+            channel=channel,
+            type=self.source.ticket_type,
+            priority=priority,
+            impact=impact,
+            urgency=urgency,
+            category=category,
+            custom_fields=custom_fields,
+            foreign_id=self.foreign_id,
+            opened_by_agent=channel not in {Channel.EMAIL, Channel.SELF_SERVICE},
+            act=self.act,
+        )
+
+    def with_(self, agent: Person | None, team: Person | None, *, still_new: bool = False) -> None:
+        """Say who has the ticket now, either may be nobody; `still_new` where the source holds it for new all the same."""
+        ticket = self.ticket
+        agent_ = None if agent is None else self.agent(agent)
+        team_ = None if team is None else self.team(team)
+        agent_id = None if agent_ is None else agent_.id
+        team_id = None if team_ is None else team_.id
+        if (agent_id, team_id) == (ticket.agent_id, ticket.team_id):
+            return
+        stays_new = still_new and ticket.status is Status.NEW
+        if (agent_ is not None and stays_new) or (team_id is None and ticket.team_id is not None):
+            # By our rules an assigned ticket is open, and no command takes a team off; there it was otherwise.
+            ticket.record(
+                ticket_events.Assigned,
+                self.act,
+                requester_id=ticket.requester_id,
+                agent_id=agent_id,
+                previous_agent_id=ticket.agent_id,
+                team_id=team_id,
+                previous_team_id=ticket.team_id,
+                status=ticket.status,
+                previous_status=ticket.status,
+            )
+        elif agent_ is not None:
+            ticket.assign(agent=agent_, team=team_, act=self.act)
+        elif team_ is None or team_id == ticket.team_id:
+            ticket.unassign(act=self.act)
+        elif stays_new or (ticket.status is not Status.NEW and ticket.team_id is not None):
+            ticket.transfer(team=team_, act=self.act)
+        else:
+            ticket.assign(team=team_, act=self.act)
+
+    def becomes(self, status: Status, said: str, *, code: str = UNNAMED, third_party: str = UNNAMED) -> None:
+        """Say which status the ticket has now, `said` being the source's words for it.
+
+        A move that the state machine has is made by its command; another is recorded as the source's.
+        """
+        ticket, act = self.ticket, self.act
+        now = ticket.status
+        moves = MOVES[now]
+        match status:
+            case Status.ON_HOLD if status is now or "put-on-hold" in moves:
+                ticket.put_on_hold(third_party=third_party, act=act)
+            case _ if status is now:
+                pass
+            case Status.OPEN if "resume" in moves:
+                ticket.resume(act=act)
+            case Status.OPEN if "reopen" in moves:
+                ticket.reopen(act=act)
+            case Status.PENDING if "set-pending" in moves:
+                ticket.set_pending(act=act)
+            case Status.SOLVED if "solve" in moves:
+                ticket.solve(resolution_code=code, act=act)
+            case Status.CLOSED if "close" in moves:
+                ticket.close(act=act)
+            case _:
+                self.stands(said, status)
+
+    def stands(self, said: str, status: Status | None = None) -> None:
+        """Record the source's own word for where the ticket stands; without a status of ours for it, ours stays."""
+        ticket = self.ticket
+        ticket.record(
+            ticket_events.SourceStatusRecorded,
+            self.act,
+            requester_id=ticket.requester_id,
+            status=ticket.status if status is None else status,
+            previous_status=ticket.status,
+            source_status=said,
+            previous_solved_at=ticket.solved_at,
+        )
+
+    def asked_by(self, requester: Person) -> None:
+        """Say whose ticket it is."""
+        self.ticket.change_requester(requester_id=self.customer(requester), act=self.act)
+
+    def graded(self, priority: Priority, impact: Grade | None = None, urgency: Grade | None = None) -> None:
+        """Say how urgent it is; impact and urgency stay where the source has none."""
+        self.ticket.change_priority(priority=priority, impact=impact, urgency=urgency, act=self.act)
+
+    def about(self, category: str | None) -> None:
+        """Say what it is about."""
+        self.ticket.categorise(category=category, act=self.act)
+
+    def field(self, name: str, value: str | None) -> None:
+        """Say what a custom field holds now."""
+        self.ticket.set_custom_field(name=name, value=value, act=self.act)
+
+    def noted(self, text: str) -> None:
+        """Record what the desk has no word of its own for."""
+        self.ticket.add_note(text=text, act=self.act)
