@@ -72,7 +72,7 @@ class AgentDeactivated(AgentEvent):
 
     def apply(self, agent: Agent) -> None:
         """Take the state."""
-        agent.active = False
+        agent.active = self.active
 
 
 class AgentReactivated(AgentEvent):
@@ -85,7 +85,7 @@ class AgentReactivated(AgentEvent):
 
     def apply(self, agent: Agent) -> None:
         """Take the state."""
-        agent.active = True
+        agent.active = self.active
 
 
 class AgentJoinedTeam(AgentEvent):

@@ -61,7 +61,10 @@ def example_of(event_class: type[Event]) -> Event:
     """Make an event of the class, every field filled, always the same."""
     hints = get_type_hints(event_class, include_extras=False)
     return event_class.model_validate(
-        {name: _example(hints[name], name) for name in event_class.model_fields}
+        {
+            name: field.default if isinstance(field.default, bool) else _example(hints[name], name)
+            for name, field in event_class.model_fields.items()
+        }
         | {"originator_id": EXAMPLE_STREAM, "originator_version": 7}
     )
 
