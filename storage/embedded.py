@@ -563,11 +563,12 @@ def _permits(path: Path, user: ServerUser, right: int) -> bool:
 
 
 def _may_keep_search() -> bool:
-    """Tell whether a program started by us as root can have CAP_DAC_READ_SEARCH."""
+    """Tell whether a program started by us as root can leave CAP_DAC_READ_SEARCH to another user."""
+    needed = 1 << unprivileged.CAP_DAC_READ_SEARCH | 1 << unprivileged.CAP_SETPCAP
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
             if line.startswith("CapBnd:"):
-                return bool(int(line.split()[1], 16) >> unprivileged.CAP_DAC_READ_SEARCH & 1)
+                return int(line.split()[1], 16) & needed == needed
     return False
 
 

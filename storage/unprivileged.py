@@ -14,8 +14,10 @@ import sys
 
 # <linux/capability.h> and <linux/prctl.h>
 CAP_DAC_READ_SEARCH = 2
+CAP_SETPCAP = 8
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
-PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 
@@ -27,8 +29,9 @@ def become(uid: int, gid: int, *, keep_search: bool) -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if keep_search:
-        # Without this, the change of user would clear the permitted set.
-        _require(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl PR_SET_KEEPCAPS")
+        # Else the change of user would clear the capabilities, and later every access(2), by which PostgreSQL finds its
+        # own programs, would look without them.
+        _require(libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl PR_SET_SECUREBITS")
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)

@@ -302,11 +302,19 @@ def test_another_ones_directory_of_links_is_not_trusted(place: Path, monkeypatch
         desk(place / ("d" * 120)).start()
 
 
-def test_no_mode_outside_the_data_directory_changes(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
+def test_data_and_programs_below_a_closed_directory_are_reached_without_opening_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if ROOT and not embedded._may_keep_search():
         pytest.skip("this system gives root no CAP_DAC_READ_SEARCH")
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    # As in a checkout below root's home.
+    programs = embedded.installation(18)
+    copied = closed / programs.parent.name / programs.name
+    shutil.copytree(programs, copied, symlinks=True)
+    copied.parent.with_suffix(".libs").symlink_to(programs.parent.with_suffix(".libs"))
+    monkeypatch.setattr(embedded, "installation", lambda _: copied)
     with desk(closed / "desk") as server:
         write(server, "behind closed doors")
         status = Path(f"/proc/{postmaster(server)}/status").read_text("ascii")
@@ -368,6 +376,17 @@ def test_variables_about_another_server_are_not_heeded(place: Path, monkeypatch:
     with desk(place) as server:
         write(server, "mine")
         assert server.run("psql", "-Atc", "SELECT word FROM words").stdout == "mine\n"
+
+
+def test_where_root_may_not_share_its_view_a_closed_directory_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not ROOT:
+        pytest.skip("an ordinary user's server is that user")
+    monkeypatch.setattr(embedded, "_may_keep_search", lambda: False)
+    (place / "closed").mkdir(mode=0o700)
+    with pytest.raises(EmbeddedServerError, match=r"to whom \S+/closed is closed"):
+        desk(place / "closed" / "desk").start()
 
 
 def test_a_server_that_cannot_start_says_why(place: Path) -> None:
