@@ -123,7 +123,7 @@ class Change(NamedTuple):
     personal: bool = False
 
 
-class UnknownShape(Exception):  # noqa: N818 - named by what was met
+class UnknownShape(Exception):
     """An event was stored in a shape newer than this program knows."""
 
 
@@ -325,7 +325,7 @@ class Aggregate(BaseAggregate[UUID]):
         )
 
 
-class Rejected(Exception):  # noqa: N818 - a refusal is an answer of the domain, not an error
+class Rejected(Exception):
     """A rule of the desk refused a command. Subclasses are named by the rule; nothing was recorded.
 
     `problem` is the stable name of the rule for interfaces; `details` its JSON-ready particulars.

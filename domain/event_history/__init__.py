@@ -40,7 +40,8 @@ def stored_events() -> tuple[type[Event], ...]:
     """List the event classes of the desk that have a stored shape, by topic."""
     for module in MODULES_WITH_EVENTS:
         import_module(module)
-    found = (cls for cls in _subclasses(Event) if "TOPIC" in cls.__dict__ and cls.__module__.startswith("domain."))
+    # A creating event has two bases among the events and is met by both.
+    found = {cls for cls in _subclasses(Event) if "TOPIC" in cls.__dict__ and cls.__module__.startswith("domain.")}
     return tuple(sorted(found, key=lambda cls: cls.TOPIC))
 
 
