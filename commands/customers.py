@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
-from uuid import UUID
 
 from pydantic import StringConstraints
 
@@ -16,6 +15,7 @@ from domain.text import Label, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
 Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
 """A language tag (BCP 47), such as zh-CN."""

@@ -54,7 +54,7 @@ class OpenTicket(TicketCommand):
     urgency: Grade | None = None
     category: Label | None = None
     tags: Annotated[tuple[Tag, ...], Field(max_length=MOST_TAGS)] = ()
-    custom_fields: Annotated[dict[Label, Text], Field(max_length=MOST_CUSTOM_FIELDS)] = {}
+    custom_fields: Annotated[dict[Label, Text], Field(default_factory=dict, max_length=MOST_CUSTOM_FIELDS)]
     attachments: Attachments = ()
     foreign_id: ForeignId | None = None
 
@@ -229,7 +229,7 @@ async def open_ticket(decision: Decision, ticket_id: UUID, command: OpenTicket) 
     requester_id = command.requester_id
     if decision.caller.role is Role.CUSTOMER:
         if requester_id not in {None, decision.caller.actor_id}:
-            raise NotFound("customer", str(requester_id))
+            raise NotFound("customer", str(requester_id))  # noqa: EM101 - a kind, not a message
         requester_id = decision.caller.actor_id
     if requester_id is None:
         raise NobodyNamed(("requester_id",))
@@ -330,9 +330,7 @@ async def record_customer_message(  # noqa: D103
 
 @command("ticket", "change-priority")
 async def change_priority(decision: Decision, ticket: Ticket, command: ChangePriority) -> None:  # noqa: D103
-    ticket.change_priority(
-        priority=command.priority, impact=command.impact, urgency=command.urgency, act=decision.act
-    )
+    ticket.change_priority(priority=command.priority, impact=command.impact, urgency=command.urgency, act=decision.act)
 
 
 @command("ticket", "categorise")

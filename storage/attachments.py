@@ -55,9 +55,9 @@ async def describe(workspace: Workspace, ids: Sequence[UUID]) -> dict[UUID, Stor
     """Give what is known of the attachments that exist among `ids`."""
     async with workspace.database.pool.connection() as connection:
         cursor = await connection.execute(
-            SQL(
-                "SELECT id, name, content_type, size, sha256 FROM {schema}.attachments WHERE id = ANY(%s)"
-            ).format(schema=Identifier(workspace.schema)),
+            SQL("SELECT id, name, content_type, size, sha256 FROM {schema}.attachments WHERE id = ANY(%s)").format(
+                schema=Identifier(workspace.schema)
+            ),
             (list(ids),),
         )
         return {row[0]: StoredAttachment._make(row) for row in await cursor.fetchall()}

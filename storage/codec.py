@@ -111,7 +111,11 @@ def event_type(row: StoredRow) -> type[StorableEvent]:
             resolved = resolve_topic(row.topic)
         except (TopicError, ValueError):
             resolved = None
-        if not (isinstance(resolved, type) and getattr(resolved, "TOPIC", None) == row.topic):
+        if not (
+            isinstance(resolved, type)
+            and getattr(resolved, "TOPIC", None) == row.topic
+            and hasattr(resolved, "from_state")
+        ):
             raise UnknownTopic(row, "is of a type this release does not know; a newer release wrote it, or nobody did")
         found = _types[row.topic] = cast("type[StorableEvent]", resolved)
     return found

@@ -77,7 +77,8 @@ async def revoke(database: Database, credential_id: UUID) -> bool:
     """End a credential; False when it was not in force."""
     async with database.pool.connection() as connection:
         cursor = await connection.execute(
-            "UPDATE ledgerdesk.credentials SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL", (credential_id,)
+            "UPDATE ledgerdesk.credentials SET revoked_at = now() WHERE id = %s AND revoked_at IS NULL",
+            (credential_id,),
         )
         return cursor.rowcount == 1
 

@@ -97,7 +97,7 @@ class Database:
             conninfo = await stack.enter_async_context(reach(settings, role))
             root = root_key(settings.key_file, create=True)
             database = cls(conninfo, root=root, pool_size=pool_size or settings.pool_size)
-            database._stack = stack  # noqa: SLF001 - its own constructor
+            database._stack = stack
             await database.start()
         except BaseException:
             await stack.aclose()
@@ -241,4 +241,3 @@ async def check_reachable(conninfo: str) -> None:
         if version < OLDEST_SERVER:
             message = f"PostgreSQL {version // 10000} is too old: 15 or newer is needed."
             raise DatabaseUnreachable(message)
-

@@ -203,5 +203,5 @@ def _derive(root: bytes, purpose: str) -> bytes:
 
 
 def _subject(box: str) -> UUID:
-    """The person named at the start of a box: 24 base64 characters hold its 16 bytes."""
+    """Give the person named at the start of a box: 24 base64 characters hold its 16 bytes."""
     return UUID(bytes=b64decode(box[:24])[:ID_BYTES])

@@ -12,11 +12,9 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
-
-    from psycopg.sql import Composed
 
     from storage.database import Database
 
@@ -158,6 +156,13 @@ class Log:
         Commands that arrive while an append is under way form the next batch: one round trip, one transaction,
         one disk sync. Raises Conflict, Claimed, KeyReused, LogBusy, LogUnavailable.
         """
+        return await self.submit(submission)
+
+    def submit(self, submission: Submission) -> asyncio.Future[Appended]:
+        """Queue one command; the future is what `append` waits for. Commands are appended in the order submitted.
+
+        Raises LogBusy.
+        """
         if len(self._waiting) >= WAITING_COMMANDS:
             message = f"{len(self._waiting)} commands are waiting for the log"
             raise LogBusy(message)
@@ -165,35 +170,31 @@ class Log:
         self._waiting.append((submission, future))
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush(), name=f"append {self._workspace}")
-        return await future
+        return future
 
     async def _flush(self) -> None:
         while self._waiting:
-            batch: list[tuple[Submission, asyncio.Future[Appended]]] = []
-            size = 0
-            while self._waiting and len(batch) < BATCH_COMMANDS and size < BATCH_BYTES:
-                submission, future = self._waiting.popleft()
-                # A caller that went away before its command was sent gets it cleanly not done.
-                if not future.cancelled():
-                    batch.append((submission, future))
-                    size += sum(len(event.state) + len(event.personal or b"") for event in submission.events)
+            batch = self._next_batch()
             if not batch:
                 continue
             try:
                 outcomes = await self._append_batch([submission for submission, _ in batch])
             except Exception as error:  # noqa: BLE001 - each waiting caller gets the error, whatever it is
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                _settle(batch, [error] * len(batch))
                 continue
-            for (_, future), outcome in zip(batch, outcomes, strict=True):
-                if future.done():
-                    continue
-                if isinstance(outcome, LogError):
-                    future.set_exception(outcome)
-                else:
-                    future.set_result(outcome)
+            _settle(batch, outcomes)
             self._database.wake(self._workspace)
+
+    def _next_batch(self) -> list[tuple[Submission, asyncio.Future[Appended]]]:
+        batch: list[tuple[Submission, asyncio.Future[Appended]]] = []
+        size = 0
+        while self._waiting and len(batch) < BATCH_COMMANDS and size < BATCH_BYTES:
+            submission, future = self._waiting.popleft()
+            # A caller that went away before its command was sent gets it cleanly not done.
+            if not future.cancelled():
+                batch.append((submission, future))
+                size += sum(len(event.state) + len(event.personal or b"") for event in submission.events)
+        return batch
 
     async def _append_batch(self, batch: Sequence[Submission]) -> list[Appended | LogError]:
         """Append a batch; a lost connection is answered by sending it again.
@@ -229,8 +230,7 @@ class Log:
         outcomes = [append_outcome(row) for row in rows]
         if lost:
             outcomes = [
-                await self._recognised(submission, outcome)
-                for submission, outcome in zip(batch, outcomes, strict=True)
+                await self._recognised(submission, outcome) for submission, outcome in zip(batch, outcomes, strict=True)
             ]
         return outcomes
 
@@ -255,7 +255,7 @@ class Log:
         return Appended(start.position, last, start.recorded_at, replayed=False, result=submission.result)
 
     async def _own_connection(self) -> psycopg.AsyncConnection[Any]:
-        """Appends keep a connection of their own: a pool hand-over would cost as much as a small append."""
+        """Open or give the appends' own connection: a pool hand-over would cost as much as a small append."""
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(f"desk append {self._workspace}")
         return self._connection
@@ -340,6 +340,18 @@ class Log:
             return list(map(StoredRow._make, await cursor.fetchall()))
 
 
+def _settle(
+    batch: Sequence[tuple[Submission, asyncio.Future[Appended]]], outcomes: Sequence[Appended | Exception]
+) -> None:
+    for (_, future), outcome in zip(batch, outcomes, strict=True):
+        if future.done():
+            continue
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
 def _is_lost(error: psycopg.Error, connection: psycopg.AsyncConnection[Any] | None) -> bool:
     """Tell a connection that is gone, or a server that is starting or stopping, from a refused statement."""
     state = error.sqlstate or ""
@@ -347,6 +359,7 @@ def _is_lost(error: psycopg.Error, connection: psycopg.AsyncConnection[Any] | No
 
 
 def append_outcome(row: tuple[Any, ...]) -> Appended | LogError:
+    """Read one row of the append function's answer; refusals are given, not raised."""
     outcome, first, last, at, stream, head, owner, result = row
     match outcome:
         case "appended" | "confirmed":
@@ -423,20 +436,20 @@ _STREAM = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE originator_id = %s AND originator_version > %s AND originator_version <= coalesce(%s, 9223372036854775807)
 ORDER BY originator_version LIMIT %s
-"""  # noqa: S608 - the column list is a constant
+"""
 
 # By the primary key; positions are dense, so that a page of n is n steps of the index.
 _PAGE = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807)
 ORDER BY notification_id LIMIT %s
-"""  # noqa: S608
+"""
 
 _PAGE_OF_TOPICS = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807) AND topic = ANY(%s)
 ORDER BY notification_id LIMIT %s
-"""  # noqa: S608
+"""
 
 _HEADS = """
 SELECT u.id, x.version FROM unnest(%s::uuid[]) u (id)

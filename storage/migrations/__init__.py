@@ -86,7 +86,9 @@ async def create_workspace(settings: Settings, name: str) -> bool:
     Raises ValueError for a name that is not lower-case letters, digits and underscores, at most 40, letter first.
     """
     if not WORKSPACE_NAME.fullmatch(name):
-        message = f"A workspace name has 1 to 40 lower-case letters, digits or underscores, a letter first; not {name!r}."
+        message = (
+            f"A workspace name has 1 to 40 lower-case letters, digits or underscores, a letter first; not {name!r}."
+        )
         raise ValueError(message)
     async with reach(settings, "owner") as conninfo, await _connect(conninfo) as connection:
         await connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
@@ -175,7 +177,9 @@ async def _apply(
     applied: dict[int, str] = dict(await cursor.fetchall())
     newest = steps[-1].number if steps else 0
     if max(applied, default=0) > newest:
-        message = f"The schema of {scope!r} is at step {max(applied)}, which a newer release made; this one knows {newest}."
+        message = (
+            f"The schema of {scope!r} is at step {max(applied)}, which a newer release made; this one knows {newest}."
+        )
         raise MigrationError(message)
     for step in steps:
         if step.number in applied:

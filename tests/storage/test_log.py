@@ -93,7 +93,10 @@ async def test_a_command_over_several_streams_is_all_or_nothing(alpha: Workspace
 async def test_two_commands_on_one_stream_in_one_batch_are_decided_in_order(alpha: Workspace) -> None:
     stream = uuid4()
     results = await asyncio.gather(
-        *(outcome(alpha.log, Submission([event(stream, version)], guards={stream: version - 1})) for version in (1, 2, 3)),
+        *(
+            outcome(alpha.log, Submission([event(stream, version)], guards={stream: version - 1}))
+            for version in (1, 2, 3)
+        ),
         outcome(alpha.log, Submission([event(stream, 3)], guards={stream: 2})),
     )
     assert [type(result) for result in results] == [Appended, Appended, Appended, Conflict]
