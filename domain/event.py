@@ -154,6 +154,8 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
     """Every field that may be None: the stored state leaves a None out."""
     _UPCASTERS: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]]
     """How to lift version 1 to 2, 2 to 3 …; as many as `class_version` minus one."""
+    _CHANGED: ClassVar[tuple[tuple[str, str | None, bool], ...]]
+    """The fields that `changes` lists, each with the one that holds its old value and whether it is personal."""
 
     originator_id: UUID
     originator_version: int
@@ -175,6 +177,11 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         cls._ABSENT = {name: None for name, field in cls.model_fields.items() if _accepts_none(field.annotation)}
         cls._UPCASTERS = tuple(
             getattr(cls, f"upcast_v{number}_v{number + 1}") for number in range(1, cls.class_version)
+        )
+        cls._CHANGED = tuple(
+            (name, f"previous_{name}" if f"previous_{name}" in cls.model_fields else None, name in cls.PERSONAL)
+            for name in cls.model_fields
+            if name not in cls.CIRCUMSTANCES and not name.startswith("previous_")
         )
         if "TOPIC" in cls.__dict__:
             register_topic(cls.TOPIC, cls)
@@ -244,13 +251,11 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         A field `x` with a sibling `previous_x` is listed where the two differ; any other field of the
         event's own is listed where it is set, with no old value.
         """
-        found = []
-        for name in type(self).model_fields:
-            if name in self.CIRCUMSTANCES or name.startswith("previous_"):
-                continue
-            new, old = getattr(self, name), getattr(self, f"previous_{name}", None)
+        found, values = [], self.__dict__
+        for name, previous, personal in self._CHANGED:
+            new, old = values[name], values[previous] if previous else None
             if new != old and not (old is None and new in ((), {})):
-                found.append(Change(name, plain(old), plain(new), name in self.PERSONAL))
+                found.append(Change(name, plain(old), plain(new), personal))
         return tuple(found)
 
     def _as_dict(self) -> dict[str, Any]:
@@ -261,11 +266,14 @@ def _accepts_none(annotation: Any) -> bool:
     return annotation is None or type(None) in get_args(annotation)
 
 
+_PLAIN_TYPES = frozenset({str, int, bool, type(None)})
+
+
 def plain(value: Any) -> Any:  # noqa: PLR0911 - one return a type
     """Give the value as JSON knows it."""
+    if type(value) in _PLAIN_TYPES:
+        return value
     match value:
-        case BaseModel():
-            return value.model_dump(mode="json")
         case tuple() | list():
             return [plain(item) for item in value]
         case frozenset() | set():
@@ -276,6 +284,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one return a type
             return {str(key): plain(item) for key, item in value.items()}
         case datetime():
             return value.isoformat()
+        case BaseModel():
+            return value.model_dump(mode="json")
         case _:
             return value
 
