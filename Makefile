@@ -44,7 +44,7 @@ types: setup ## Check the types
 	@$(BIN)/mypy
 
 imports: setup ## Check which package may import which
-	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 check: lint types imports test ## Everything that must hold before a change lands
 

@@ -385,7 +385,9 @@ def test_where_root_may_not_share_its_view_a_closed_directory_is_named(
         pytest.skip("an ordinary user's server is that user")
     monkeypatch.setattr(embedded, "_may_keep_search", lambda: False)
     (place / "closed").mkdir(mode=0o700)
-    with pytest.raises(EmbeddedServerError, match=r"to whom /\S+ is closed, .* move the installation and DESK_DATA_DIR"):
+    with pytest.raises(
+        EmbeddedServerError, match=r"to whom /\S+ is closed, .* move the installation and DESK_DATA_DIR"
+    ):
         desk(place / "closed" / "desk").start()
 
 
