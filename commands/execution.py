@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from storage.log import StoredRow
 
 AGGREGATES_HELD: Final = 10_000  # some 3 KB each
-ATTEMPTS: Final = 20  # of one command against others that were first; each attempt decides anew
+ATTEMPTS: Final = 5  # of one command against others that were first, before these are kept waiting
 
 Kind = Literal["ticket", "customer", "agent", "team"]
 KINDS: Final[dict[Kind, type[Aggregate]]] = {"ticket": Ticket, "customer": Customer, "agent": Agent, "team": Team}
@@ -68,10 +68,6 @@ class StaleVersion(Exception):
         super().__init__(f"version {expected} was expected and the current one is {actual}")
         self.expected = expected
         self.actual = actual
-
-
-class Contended(Exception):
-    """Others were first too often; nothing was recorded, and the same command may be sent again."""
 
 
 class UnknownReference(Rejected):
@@ -361,7 +357,7 @@ async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID 
 
     A refusal, a stale version and a command that changes nothing are confirmed against the log before they are
     answered, since nothing else would contradict a copy that has become stale. Raises domain refusals (Rejected),
-    NotFound, Forbidden, StaleVersion, KeyReused, Contended, LogBusy, LogUnavailable.
+    NotFound, Forbidden, StaleVersion, KeyReused, LogBusy, LogUnavailable.
     """
     if request.caller.role not in spec.roles:
         raise Forbidden(request.caller.role, spec.name)
@@ -374,36 +370,44 @@ async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID 
         body = keyring.digest("body", to_json(said))
     async with desk.once(key), desk.turn(stream):
         for _ in range(ATTEMPTS):
-            attempt = await _attempt(desk, request, spec, stream, command, creates=target is None)
-            submission = attempt.submission
-            submission.key, submission.body_hash = key, body
+            attempt = await _attempt(desk, request, spec, stream, command, key, body)
             try:
-                appended = await desk.workspace.log.append(submission)
+                appended = await desk.workspace.log.append(attempt.submission)
             except Conflict as conflict:
                 if spec.creates and conflict.stream == stream:
                     message = f"there is a {spec.kind} {stream} already"
                     raise AlreadyExists(message, id=str(stream)) from None
                 await desk.held(Aggregate, conflict.stream, fresh=True)
-                continue
             except Claimed as claimed:
                 raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
-            if not appended.replayed:
-                if attempt.refusal is not None:
-                    raise attempt.refusal
-                desk.take(attempt.decision, appended, attempt.offsets)
-            return _outcome(appended)
-    message = f"{spec.kind} {stream} was changed by others {ATTEMPTS} times in a row"
-    raise Contended(message)
+            else:
+                return _settled(desk, attempt, appended)
+        # Second too often, so the others are kept waiting for this once.
+        async with desk.workspace.log.exclusively() as append:
+            for seen in attempt.decision.guards:
+                await desk.held(Aggregate, seen, fresh=True)
+            attempt = await _attempt(desk, request, spec, stream, command, key, body)
+            try:
+                appended = await append(attempt.submission)
+            except Claimed as claimed:
+                raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
+        return _settled(desk, attempt, appended)
 
 
 async def _attempt(
-    desk: Desk, request: Request, spec: CommandSpec, stream: UUID, command: Command, *, creates: bool
+    desk: Desk,
+    request: Request,
+    spec: CommandSpec,
+    stream: UUID,
+    command: Command,
+    key: bytes | None,
+    body: bytes | None,
 ) -> _Attempt:
     decision = Decision(desk, request, getattr(command, "reason", None))
     target: Aggregate | None = None
     refusal: Exception | None = None
     try:
-        if creates:
+        if spec.creates:
             target = await spec.decide(decision, stream, command)
             decision.add(cast("Aggregate", target))
         else:
@@ -417,7 +421,7 @@ async def _attempt(
     except (Rejected, NotFound) as error:
         refusal = error
     if refusal is not None:
-        return _Attempt(Submission(guards=decision.guards, probe=True), decision, refusal)
+        return _Attempt(Submission((), decision.guards, (), key, body, probe=True), decision, refusal)
     pending = [cast("Event", event) for aggregate in decision.changed for event in aggregate.collect_events()]
     await desk.workspace.keyring.ensure(subject for event in pending for subject in event.data_subjects())
     events = [encode(event, desk.workspace.keyring) for event in pending]
@@ -430,7 +434,7 @@ async def _attempt(
         # A new ticket's number is the position that its opening gets, which only the log knows.
         known = desk.first_position(target.id)
         outcome |= {"opening": offsets[target.id]} if known is None else {"number": known}
-    submission = Submission(events, decision.guards, decision.claims, result=to_json(outcome))
+    submission = Submission(events, decision.guards, decision.claims, key, body, to_json(outcome))
     return _Attempt(submission, decision, offsets=offsets)
 
 
@@ -456,6 +460,14 @@ def may_see(caller: Caller, target: Aggregate) -> bool:
             return target.id == caller.actor_id
         case _:
             return False
+
+
+def _settled(desk: Desk, attempt: _Attempt, appended: Appended) -> Outcome:
+    if not appended.replayed:
+        if attempt.refusal is not None:
+            raise attempt.refusal
+        desk.take(attempt.decision, appended, attempt.offsets)
+    return _outcome(appended)
 
 
 def _outcome(appended: Appended) -> Outcome:
@@ -504,7 +516,6 @@ __all__ = (
     "Caller",
     "Command",
     "CommandSpec",
-    "Contended",
     "Decision",
     "Desk",
     "Forbidden",

@@ -17,7 +17,7 @@ from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from types import TracebackType
 
     from storage.settings import Settings
@@ -188,8 +188,11 @@ class Database:
                 logger.warning("a wake-up was not sent: %s", error)  # readers poll as well
             await asyncio.sleep(WAKE_INTERVAL)
 
-    async def listen(self) -> AsyncIterator[set[str]]:
-        """Yield the workspaces whose logs have grown, or an empty set when POLL_INTERVAL passed without news."""
+    async def listen(self) -> AsyncGenerator[set[str]]:
+        """Yield the workspaces whose logs have grown, or an empty set when POLL_INTERVAL passed without news.
+
+        Close it when done (contextlib.aclosing): it holds a connection.
+        """
         connection: AsyncConnection[Any] | None = None
         try:
             while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,7 +12,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -140,6 +140,7 @@ class Log:
         self._epoch: str | None = None
         name = Identifier(schema)
         self._sql_append = SQL(APPEND).format(schema=name).as_string()
+        self._sql_lock = SQL("SELECT {schema}.lock_log()").format(schema=name).as_string()
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
@@ -171,6 +172,34 @@ class Log:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush(), name=f"append {self._workspace}")
         return future
+
+    @asynccontextmanager
+    async def exclusively(self) -> AsyncIterator[Callable[[Submission], Awaitable[Appended]]]:
+        """Keep every other append of the workspace waiting while a command is decided and recorded.
+
+        For the command that was second too often: what it reads inside the block stays as it is until the block
+        ends, and what it appends is durable when the block has ended. Raises LogUnavailable.
+        """
+        try:
+            async with (
+                asyncio.timeout(APPEND_TIMEOUT),
+                await self._database.connect(f"desk decide {self._workspace}") as connection,
+                connection.transaction(),
+            ):
+                await connection.execute(self._sql_lock)
+
+                async def append(submission: Submission) -> Appended:
+                    cursor = await connection.execute(self._sql_append, append_arguments([submission]), binary=True)
+                    outcome = append_outcome((await cursor.fetchall())[0])
+                    if isinstance(outcome, LogError):
+                        raise outcome
+                    return outcome
+
+                yield append
+        except (TimeoutError, psycopg.OperationalError) as error:
+            message = f"the database did not answer: {error}"
+            raise LogUnavailable(message) from error
+        self._database.wake(self._workspace)
 
     async def _flush(self) -> None:
         while self._waiting:
@@ -288,6 +317,16 @@ class Log:
         if topics is None:
             return await self._rows(self._sql_page, (after, upto, limit))
         return await self._rows(self._sql_page_topics, (after, upto, list(topics), limit))
+
+    def page_over(
+        self, connection: psycopg.Connection[Any], after: int, limit: int, *, upto: int | None = None
+    ) -> list[StoredRow]:
+        """Give what `page` gives, over a blocking connection: for a thread that reads the whole log.
+
+        Large answers arrive in thousands of small pieces, each of which would be a turn of the event loop.
+        """
+        cursor = connection.execute(self._sql_page, (after, upto, limit), prepare=True, binary=True)
+        return list(map(StoredRow._make, cursor.fetchall()))
 
     async def row(self, position: int) -> StoredRow | None:
         """Give the event at a position, or None when there is none yet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -152,7 +152,8 @@ async def test_assigning_to_an_unknown_or_inactive_agent_or_team_is_refused(alph
     sender = Sender.at(alpha)
     ticket, agent, team = await sender.ticket(), await sender.agent(), await sender.team()
     before = await head(alpha)
-    for fields in ({"agent_id": uuid4()}, {"team_id": uuid4()}, {"agent_id": team}, {"team_id": agent}):
+    strangers: list[dict[str, Any]] = [{"agent_id": uuid4()}, {"team_id": uuid4()}, {"agent_id": team}, {"team_id": agent}]
+    for fields in strangers:
         with pytest.raises(UnknownReference):
             await sender.send("ticket", "assign", ticket, **fields)
     assert await head(alpha) == before
@@ -243,9 +244,10 @@ async def test_a_customer_reaches_tickets_of_ones_own_only(alpha: Workspace) -> 
         await own.send("ticket", "record-customer-message", theirs, text="And this")
     with pytest.raises(NotFound):
         await own.send("ticket", "open", requester_id=bob, subject="Mine", body="Please")
-    for name in ("assign", "reply", "add-note", "close"):
+    for name, fields in (("assign", {}), ("reply", {"text": "x"}), ("add-note", {"text": "x"}), ("close", {})):
+        given: dict[str, Any] = fields
         with pytest.raises(Forbidden):
-            await own.send("ticket", name, opened.stream, **({"text": "x"} if name in {"reply", "add-note"} else {}))
+            await own.send("ticket", name, opened.stream, **given)
 
 
 @pytest.mark.parametrize("role", [Role.AUDITOR, Role.DEVELOPER])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -342,10 +343,11 @@ async def test_listeners_are_woken_by_what_another_process_appends(settings: Set
     woken: set[str] = set()
 
     async def listen() -> None:
-        async for names in database.listen():
-            woken.update(names)
-            if "beta" in woken:
-                return
+        async with aclosing(database.listen()) as news:
+            async for names in news:
+                woken.update(names)
+                if "beta" in woken:
+                    return
 
     listening = asyncio.create_task(listen())
     async with await Database.open(settings) as other:

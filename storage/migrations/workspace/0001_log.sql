@@ -89,6 +89,15 @@ CREATE TABLE @schema@.attachments (
 );
 ALTER TABLE @schema@.attachments ALTER COLUMN data SET STORAGE EXTERNAL;
 
+-- Serialises the appends of this workspace until commit, so that positions are dense and in commit order. An advisory
+-- lock, since LOCK TABLE would block vacuum, analyze and concurrent index builds.
+CREATE FUNCTION @schema@.lock_log() RETURNS void
+LANGUAGE sql
+BEGIN ATOMIC
+    SELECT pg_catalog.pg_advisory_xact_lock(
+        1279608903, ('@schema@.events'::pg_catalog.regclass::oid::bigint - 2147483648)::int);
+END;
+
 -- Appends a batch of commands and reports per command. One round trip, one transaction.
 --
 -- Streams, claims: distinct; the other arrays refer to them by index (from 1). Guards, events and holds are ordered
@@ -138,9 +147,7 @@ DECLARE
     g int := 1; e int := 1; h int := 1;
     any_key bool := false; any_again bool := false; any_new bool := false;
 BEGIN
-    -- Serialises the appends of this workspace until commit, so that positions are dense and in commit order. An
-    -- advisory lock, since LOCK TABLE would block vacuum, analyze and concurrent index builds.
-    PERFORM pg_advisory_xact_lock(1279608903, ('@schema@.events'::regclass::oid::bigint - 2147483648)::int);
+    PERFORM @schema@.lock_log();
 
     SELECT l.notification_id, l.recorded_at INTO last, last_at
         FROM @schema@.events l ORDER BY l.notification_id DESC LIMIT 1;
@@ -298,11 +305,11 @@ END;
 $append$;
 
 -- The application appends through the function and reads; it can neither insert, change nor delete an event.
-REVOKE ALL ON FUNCTION @schema@.append FROM PUBLIC;
+REVOKE ALL ON FUNCTION @schema@.append, @schema@.lock_log FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA @schema@ TO @application@;
 GRANT USAGE ON SCHEMA @schema@ TO @reader@;
 GRANT SELECT ON @schema@.events, @schema@.log_identity TO @application@, @reader@;
 GRANT SELECT ON @schema@.command_outcomes, @schema@.claims TO @application@;
 GRANT SELECT, INSERT ON @schema@.personal_keys TO @application@;
 GRANT SELECT, INSERT, DELETE ON @schema@.attachments TO @application@;
-GRANT EXECUTE ON FUNCTION @schema@.append TO @application@;
+GRANT EXECUTE ON FUNCTION @schema@.append, @schema@.lock_log TO @application@;
