@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Aggregate)
 
 
-class NoSuchMoment(ReplayError):  # noqa: N818 - named by what was met, like the refusals of the domain
+class NoSuchMoment(ReplayError):
     """The stream has not come to that version, or the log not to that position."""
 
 
-class BeforeItExisted(ReplayError):  # noqa: N818
+class BeforeItExisted(ReplayError):
     """The first event of the stream was recorded later than the moment asked for."""
 
     def __init__(self, kind: str, stream: UUID, first: Recorded) -> None:

@@ -17,7 +17,7 @@ class ReplayError(Exception):
     """The past cannot be told as asked; the message says why."""
 
 
-class NoSuchStream(ReplayError):  # noqa: N818 - named by what was met, like the refusals of the domain
+class NoSuchStream(ReplayError):
     """Nothing of that kind was ever recorded under the id."""
 
     def __init__(self, kind: str, stream: UUID) -> None:
@@ -26,7 +26,7 @@ class NoSuchStream(ReplayError):  # noqa: N818 - named by what was met, like the
         self.stream = stream
 
 
-class BrokenStream(ReplayError):  # noqa: N818
+class BrokenStream(ReplayError):
     """Events of the stream are missing from the log or stand out of order: something took them away."""
 
     def __init__(self, stream: UUID, expected: int, found: int, position: int) -> None:

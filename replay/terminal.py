@@ -6,9 +6,9 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from domain.event import ERASED
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH: Final = 120  # columns of a file or pipe, which have no width of their own
 LATE: Final = timedelta(minutes=1)  # recorded later than this after it occurred is worth saying
-NOTHING: Final = "–"  # noqa: RUF001 - a dash as wide as a value's
+NOTHING: Final = "–"
 INDENT: Final = 6
 MINIMUM_WIDTH: Final = 20
 EVENT_STYLES: Final[Mapping[str, str]] = {
@@ -79,8 +79,7 @@ def write(history: History, console: Console) -> None:
         console.print(_headline(entry))
         for line in _circumstances(entry):
             console.print(_indented(line))
-        if entry.changes:
-            console.print(_indented(_changes(entry.changes, history.names)))
+        _write_changes(entry.changes, history.names, console)
         if entry.message is not None:
             _write_message(entry.message, console)
         if entry.corrects is not None:
@@ -154,18 +153,14 @@ def _circumstances(entry: Entry) -> list[Text]:
     return lines
 
 
-def _changes(changes: tuple[Change, ...], names: Mapping[str, str]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="blue", no_wrap=True)
-    table.add_column(overflow="fold")
-    for change in changes:
-        field = change.field.removesuffix("_id").removesuffix("_ids").replace("_", " ")
-        new = _named(change.new, names)
-        if change.old is None:
-            table.add_row(field, new)
-        else:
-            table.add_row(field, Text.assemble(_named(change.old, names), (" → ", "dim"), new))
-    return table
+def _write_changes(changes: tuple[Change, ...], names: Mapping[str, str], console: Console) -> None:
+    fields = [change.field.removesuffix("_id").removesuffix("_ids").replace("_", " ") for change in changes]
+    width = max((cell_len(field) for field in fields), default=0)
+    for field, change in zip(fields, changes, strict=True):
+        value = _named(change.new, names)
+        if change.old is not None:
+            value = Text.assemble(_named(change.old, names), (" → ", "dim"), value)
+        _write_block(value, console, Text(set_cell_size(visible(field), width) + "  ", style="blue"))
 
 
 def _named(value: Any, names: Mapping[str, str]) -> Text:
@@ -194,9 +189,16 @@ def _write_message(message: Message, console: Console) -> None:
         name = _value(file.name) if file.name else Text(str(file.id))
         lines.append(Text.assemble(("file: ", "dim"), name, f" ({file.content_type}, {file.size:,} bytes)"))
     for line in lines:
-        # Wrapped here, so that the rule on the left runs beside every line of the screen.
-        for part in line.wrap(console, max(MINIMUM_WIDTH, console.width - INDENT - 2)):
-            console.print(Text.assemble(" " * INDENT, ("│ ", "dim"), part), no_wrap=True, crop=False)
+        _write_block(line, console, Text("│ ", style="dim"), again=True)
+
+
+def _write_block(content: Text, console: Console, margin: Text, *, again: bool = False) -> None:
+    """Write text beside a margin, which is repeated `again` on every line of the screen or left blank there."""
+    for part in content.wrap(console, max(MINIMUM_WIDTH, console.width - INDENT - margin.cell_len)):
+        part.rstrip()
+        console.print(Text.assemble(" " * INDENT, margin, part), no_wrap=True, crop=False)
+        if not again:
+            margin = Text(" " * margin.cell_len)
 
 
 def _corrects(correction: Correction) -> Text:

