@@ -24,7 +24,7 @@ LIVE: Final = "live"
 FAILED: Final = "failed"
 
 
-class ViewsNotReady(ViewError):  # noqa: N818 - named by what was met
+class ViewsNotReady(ViewError):
     """The tables of a view do not exist yet in the workspace: no runner has been there since it was added."""
 
     def __init__(self, name: str) -> None:
@@ -32,7 +32,7 @@ class ViewsNotReady(ViewError):  # noqa: N818 - named by what was met
         self.name = name
 
 
-class LostOwnership(ViewError):  # noqa: N818 - named by what was met
+class LostOwnership(ViewError):
     """Another process owns the view, or it has moved on; nothing was written."""
 
     def __init__(self, view: View, position: int) -> None:

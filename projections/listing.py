@@ -28,11 +28,11 @@ Item = TypeVar("Item")
 LONGEST_CURSOR: Final = 2_000  # characters; ours have under 400
 
 
-class CursorInvalid(ViewError):  # noqa: N818 - named by what was met
+class CursorInvalid(ViewError):
     """The cursor is not one of this list: it is garbled, or belongs to other filters, another sort or view."""
 
 
-class CursorExpired(ViewError):  # noqa: N818 - named by what was met
+class CursorExpired(ViewError):
     """The list cannot be continued as it was: begin it again."""
 
 

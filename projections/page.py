@@ -9,6 +9,7 @@ from storage.codec import UnreadableEvent, decode, event_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
     from projections.view import View
     from storage.codec import Recorded
@@ -48,6 +49,13 @@ class Page:
             else:
                 event_type(row)
         return found
+
+    def streams(self, view: View, start: int, stop: int) -> set[UUID]:
+        """Give the streams whose rows a view needs to fold the events between two indexes. Raises as `recorded`."""
+        needs = view.needs
+        if needs is None:
+            return {row.stream for row in self.rows[start:stop] if view.wants(row.topic)}
+        return {stream for one in self.recorded(view, start, stop) if (stream := needs(one.event)) is not None}
 
     def _decode(self, index: int) -> Recorded:
         known = self._decoded[index]

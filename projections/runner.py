@@ -260,7 +260,7 @@ async def take_in(workspace: Workspace, view: View, page: Page, start: int, stop
 async def _write(workspace: Workspace, view: View, page: Page, start: int, stop: int, *, owner: str, old: int) -> None:
     """Commit a part of a page: checkpoint and rows, together or not at all."""
     recorded = page.recorded(view, start, stop)
-    streams = {stream for one in recorded if (stream := view.needs(one.event)) is not None}
+    streams = page.streams(view, start, stop)
     shelf = view.shelf(workspace.schema)
     async with workspace.database.pool.connection() as connection, connection.transaction():
         await bookkeeping.advance(connection, workspace.schema, view, owner=owner, old=old, new=page.mark(stop))

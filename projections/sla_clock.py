@@ -130,7 +130,7 @@ def _ran(row: Row, metric: Metric, event: happened.TicketEvent) -> Row:
         clock = sla.pause(clock, at) if metric is Metric.FIRST_REPLY else sla.fulfil(clock, at)
     elif status not in FINISHED and row["status"] in FINISHED:
         clock = sla.resume(clock, at) if metric is Metric.FIRST_REPLY else sla.resume_fulfilled(clock, at)
-    priority = Priority(getattr(event, "priority", row["priority"]))
+    priority = event.priority if isinstance(event, happened.PriorityChanged) else Priority(row["priority"])
     if clock.met_at is None and priority != due_priority:
         return {**_of_clock(sla.shift(_POLICY, metric, clock, due_priority, priority)), "due_priority": priority}
     return {**_of_clock(clock), "due_priority": due_priority}
@@ -153,7 +153,14 @@ def _of_clock(clock: Clock | None) -> Row:
     }
 
 
-VIEW: Final = View(name="sla_clock", version=1, table=TABLE, fold=fold, topics=topics_of(happened.TicketEvent))
+VIEW: Final = View(
+    name="sla_clock",
+    version=1,
+    table=TABLE,
+    fold=fold,
+    topics=topics_of(happened.TicketEvent),
+    reads=frozenset({"timestamp", "status", "priority", "team_id", "agent_id", "opened_by_agent"}),
+)
 
 
 class ClockEntry(NamedTuple):

@@ -172,12 +172,32 @@ def _take_status(row: Row, status: str, at: datetime) -> None:
             row["solved_at"] = None
 
 
+READS: Final = frozenset(
+    [
+        "timestamp",
+        "subject",
+        "status",
+        "priority",
+        "type",
+        "category",
+        "tags",
+        "team_id",
+        "agent_id",
+        "requester_id",
+        "channel",
+        "level",
+        "foreign_id",
+        "wake_at",
+    ]
+)
+
 VIEW: Final = View(
     name="ticket_queue",
     version=1,
     table=TABLE,
     fold=fold,
     topics=topics_of(happened.TicketEvent),
+    reads=READS,
 )
 
 

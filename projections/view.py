@@ -26,8 +26,9 @@ class View:
 
     `fold(rows, recorded)` takes the rows as they stood and events in order, and gives the rows that changed, whole;
     it neither changes `rows` nor looks anywhere else, so that where a page of the log ends makes no difference.
-    `rows` holds those of every stream that `needs` names. `topics` None means every event. A change of table or
-    fold is a new `version`, built beside the old one.
+    `rows` holds those of every stream that `needs` names, without it of the events' own. `topics` None means every
+    event. `reads` are the fields of events that the fold looks at, beside stream and version; a rebuild decodes no
+    others. A change of table or fold is a new `version`, built beside the old one.
     """
 
     name: str
@@ -35,7 +36,8 @@ class View:
     table: Table
     fold: Callable[[Rows, Iterable[Recorded]], Rows]
     topics: frozenset[str] | None = None
-    needs: Callable[[Event], UUID | None] = lambda event: event.originator_id
+    needs: Callable[[Event], UUID | None] | None = None
+    reads: frozenset[str] | None = None
 
     @property
     def label(self) -> str:

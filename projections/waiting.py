@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS: Final = 0.015  # between two looks at a checkpoint, whoever and however many wait for it
 
 
-class NotReached(ViewError):  # noqa: N818 - named by what was met
+class NotReached(ViewError):
     """The view did not reach the position in time, or has stopped before it."""
 
     def __init__(self, view: View, wanted: int, reached: int, state: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import inspect
 import os
@@ -18,19 +19,20 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from projections import bookkeeping
-from projections.bookkeeping import Mark
+from projections.extract import Extract
 from projections.page import Page
 from projections.view import ViewError
 from storage.codec import UnreadableEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import datetime
 
     from psycopg import AsyncConnection
 
+    from projections.bookkeeping import Mark
     from projections.table import Rows, Shelf
     from projections.view import View
-    from storage.codec import Recorded
     from storage.database import Workspace
     from storage.log import StoredRow
 
@@ -42,11 +44,11 @@ SWAP_ATTEMPTS: Final = 60
 NEAR_EVENTS: Final = 2_000  # few enough to be taken in while the live projection is held up
 
 
-class RebuildRunning(ViewError):  # noqa: N818 - named by what was met
+class RebuildRunning(ViewError):
     """Somebody else is rebuilding the view."""
 
 
-class RebuildFailed(ViewError):  # noqa: N818 - named by what was met
+class RebuildFailed(ViewError):
     """An event cannot be folded; the live view is as it was."""
 
     def __init__(self, view: View, row: StoredRow, error: Exception) -> None:
@@ -98,7 +100,10 @@ class _Build:
         self.view = view
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.position = 0
-        self.recorded_at = Mark(0, None).recorded_at
+        self.recorded_at: datetime | None = None
+        self._reader: psycopg.Connection[Any]
+        self._taken_over = f"another rebuild of {view.name} has taken over"
+        self._extract = Extract(view)
         self._live = view.shelf(workspace.schema)
         self._shadow: Shelf = view.shelf(workspace.schema, "_build")
         self._names = {"schema": Identifier(workspace.schema)}
@@ -106,7 +111,9 @@ class _Build:
     async def run(self, progress: Callable[[Progress], None]) -> Report:
         """Build, catch up and swap."""
         started = time.perf_counter()
-        connection = await self.workspace.database.connect(f"desk rebuild {self.view.name}")
+        database = self.workspace.database
+        self._reader = await asyncio.to_thread(psycopg.connect, database.conninfo, autocommit=True)
+        connection = await database.connect(f"desk rebuild {self.view.name}")
         try:
             resumed_at = await self._begin(connection)
 
@@ -124,6 +131,7 @@ class _Build:
             count = await cursor.fetchone()
         finally:
             await connection.close()
+            self._reader.close()
         seconds = time.perf_counter() - started
         return Report(
             view=self.view.name,
@@ -162,19 +170,26 @@ class _Build:
         return status.position if keeps_up else status.head
 
     async def _reach(self, connection: AsyncConnection[Any], target: int, tell: Callable[[int], None]) -> None:
-        """Take in the log up to a position, a page a transaction; the next page is read while one is written."""
+        """Take in the log up to a position, a page a transaction.
+
+        While the server writes one page, the next is folded here and the one after it is read.
+        """
         reading = asyncio.create_task(self._read(self.position, target))
         writing: asyncio.Task[None] | None = None
+        written: Rows = {}
         try:
             while page := await reading:
                 reading = asyncio.create_task(self._read(page.ceiling.position, target))
-                await asyncio.sleep(0)
-                recorded = _decoded(self.view, page)
+                async with self.workspace.database.pool.connection() as other:
+                    rows = await self._shadow.load(other, page.streams(self.view, 0, len(page)))
+                # The page before may not be committed yet; its rows are newer than those just loaded.
+                rows |= written
+                changed = self._folded(page, rows)
                 if writing is not None:
                     await writing
                     tell(target)
-                writing = asyncio.create_task(self._write(connection, page, recorded))
-                # Let the write get under way, so that the server works while the next page is decoded here.
+                writing = asyncio.create_task(self._write(connection, page.ceiling, rows, changed))
+                written = changed
                 await asyncio.sleep(0)
             if writing is not None:
                 await writing
@@ -183,39 +198,56 @@ class _Build:
             for task in (reading, writing):
                 if task is not None and not task.done():
                     task.cancel()
-                    with suppress(asyncio.CancelledError, psycopg.Error):
-                        await task
+                    await asyncio.gather(task, return_exceptions=True)
 
     async def _read(self, after: int, target: int) -> Page | None:
         if after >= target:
             return None
-        rows = await self.workspace.log.page(after, PAGE_EVENTS, upto=target)
+        rows = await asyncio.to_thread(self.workspace.log.page_over, self._reader, after, PAGE_EVENTS, upto=target)
         return Page(rows) if rows else None
 
-    async def _write(self, connection: AsyncConnection[Any], page: Page, recorded: Sequence[Recorded]) -> None:
+    def _folded(self, page: Page, rows: Rows) -> Rows:
+        """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
+        # The collector would look through everything just read, again and again, and find nothing to free.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self.view.fold(rows, self._extract.recorded(page.rows))
+        except UnreadableEvent as error:
+            raise RebuildFailed(self.view, error.row, error) from error
+        except Exception as error:
+            raise RebuildFailed(self.view, self._culprit(page, rows), error) from error
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _culprit(self, page: Page, rows: Rows) -> StoredRow:
+        """Find the event at which a fold of a page fails, by folding one at a time."""
+        known = dict(rows)
+        for row in page.rows:
+            try:
+                known |= self.view.fold(known, self._extract.recorded([row]))
+            except Exception:  # noqa: BLE001 - whatever it is, it is reported with the event
+                return row
+        return page.rows[-1]
+
+    async def _write(self, connection: AsyncConnection[Any], ceiling: Mark, rows: Rows, changed: Rows) -> None:
         """Commit a page: its rows and how far the build has come. Raises RebuildRunning when it is not ours any more."""
         async with connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = off")
-            await self._fold(connection, page, recorded)
+            await self._store(connection, rows, changed)
             # Last, as the live projection writes the same row: it is held up for the length of a commit at most.
             cursor = await connection.execute(
                 SQL(_ADVANCE).format(**self._names),
-                (page.ceiling.position, self.view.name, self.view.version, self.owner, self.position),
+                (ceiling.position, self.view.name, self.view.version, self.owner, self.position),
                 prepare=True,
             )
             if cursor.rowcount != 1:
-                message = f"another rebuild of {self.view.name} has taken over"
-                raise RebuildRunning(message)
-        self.position, self.recorded_at = page.ceiling
+                raise RebuildRunning(self._taken_over)
+        self.position, self.recorded_at = ceiling
 
-    async def _fold(self, connection: AsyncConnection[Any], page: Page, recorded: Sequence[Recorded]) -> None:
-        streams = {stream for one in recorded if (stream := self.view.needs(one.event)) is not None}
-        rows = await self._shadow.load(connection, streams)
-        try:
-            changed = self.view.fold(rows, recorded)
-        except Exception as error:
-            raise RebuildFailed(self.view, _culprit(self.view, page, rows), error) from error
-        await self._shadow.copy(connection, (row for key, row in changed.items() if key not in rows))
+    async def _store(self, connection: AsyncConnection[Any], rows: Rows, changed: Rows) -> None:
+        await self._shadow.copy(connection, [row for key, row in changed.items() if key not in rows])
         await self._shadow.save(connection, {key: row for key, row in changed.items() if key in rows}, past=False)
 
     async def _index(self, connection: AsyncConnection[Any]) -> None:
@@ -251,7 +283,8 @@ class _Build:
         )
         target = position if state == bookkeeping.LIVE and position >= self.position else head
         while page := await self._read(self.position, target):
-            await self._fold(connection, page, _decoded(self.view, page))
+            rows = await self._shadow.load(connection, page.streams(self.view, 0, len(page)))
+            await self._store(connection, rows, self._folded(page, rows))
             self.position, self.recorded_at = page.ceiling
         if self.position and self.recorded_at is None:
             row = await self.workspace.log.row(self.position)
@@ -278,8 +311,7 @@ class _Build:
         )
         row = await cursor.fetchone()
         if row is None:
-            message = f"another rebuild of {self.view.name} has taken over"
-            raise RebuildRunning(message)
+            raise RebuildRunning(self._taken_over)
         return tuple(row)
 
 
@@ -318,24 +350,6 @@ async def _claimed(build: _Build) -> AsyncIterator[None]:
         with suppress(psycopg.Error):
             async with pool.connection() as connection:
                 await connection.execute(SQL(_RELEASE).format(**names), (*us, build.owner))
-
-
-def _decoded(view: View, page: Page) -> list[Recorded]:
-    try:
-        return page.recorded(view, 0, len(page))
-    except UnreadableEvent as error:
-        raise RebuildFailed(view, error.row, error) from error
-
-
-def _culprit(view: View, page: Page, rows: Rows) -> StoredRow:
-    """Find the event at which a fold of a page fails, by folding one at a time."""
-    known = dict(rows)
-    for index, row in enumerate(page.rows):
-        try:
-            known |= view.fold(known, page.recorded(view, index, index + 1))
-        except Exception:  # noqa: BLE001 - whatever it is, it is reported with the event
-            return row
-    return page.rows[-1]
 
 
 def _recipe(view: View) -> str:
