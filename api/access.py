@@ -54,6 +54,7 @@ READING: Final[dict[str, Rule]] = {
     "queue.list": _STAFF,
     "queue.counts": _STAFF,
     "sla.list": _STAFF,
+    "sla.counts": _STAFF,
     "audit.list": _OVERSIGHT,
     "views.list": _STAFF,
     "log.head": _ALL,
@@ -62,12 +63,18 @@ READING: Final[dict[str, Rule]] = {
 
 
 def rules() -> dict[str, Rule]:
-    """The rule of every operation: reading ones from the table here, commands from their registry."""
+    """Give the rule of every operation: reading ones from the table here, commands from their registry."""
     return {**READING, **{f"{kind}.{name}": spec.roles for (kind, name), spec in COMMANDS.items()}}
 
 
 _TOKEN = re.compile(r"desk_[a-z_]{1,32}_[A-Za-z0-9_-]{16,128}\Z")
 _CREDENTIAL = "desk.credential"
+_NOT_SENT: Final = "No credential was sent."
+_SENT_TWICE: Final = "More than one credential was sent."
+_NOT_OURS: Final = "The credential is not of the form `Bearer desk_…`."
+_UNKNOWN: Final = "The credential is unknown, revoked or expired."
+_INVALID_REQUEST: Final = ' error="invalid_request"'
+_NOT_VALID: Final = ' error="invalid_token"'
 _LONGEST_SAID = 512
 
 
@@ -85,13 +92,13 @@ class CredentialCheck:
         """Give the caller's credential. Raises Problem unauthenticated."""
         stated = request.headers.getlist("authorization")
         if not stated:
-            raise _unauthenticated("No credential was sent.", "")
+            raise _unauthenticated(_NOT_SENT, "")
         if len(stated) > 1:
-            raise _unauthenticated("More than one credential was sent.", ' error="invalid_request"')
+            raise _unauthenticated(_SENT_TWICE, _INVALID_REQUEST)
         scheme, _, token = stated[0].partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or len(token) > _LONGEST_SAID or _TOKEN.match(token) is None:
-            raise _unauthenticated("The credential is not of the form `Bearer desk_…`.", ' error="invalid_request"')
+            raise _unauthenticated(_NOT_OURS, _INVALID_REQUEST)
         digest = hashlib.sha256(token.encode()).digest()
         now = time.monotonic()
         remembered = self._remembered.get(digest)
@@ -100,7 +107,7 @@ class CredentialCheck:
         credential = await credentials.find(self._database, token)
         if credential is None:
             self._remembered.pop(digest, None)
-            raise _unauthenticated("The credential is unknown, revoked or expired.", ' error="invalid_token"')
+            raise _unauthenticated(_UNKNOWN, _NOT_VALID)
         self._remember(digest, now + self._believed_seconds, credential)
         return credential
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter
 from pydantic_core import to_json
-from starlette.requests import Request
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation at run time
 from starlette.responses import Response
 
 from api.access import GuardedRoute, caller_of
@@ -19,6 +19,7 @@ from commands.execution import execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from uuid import UUID
 
     from commands.execution import CommandSpec, Outcome
 
@@ -63,15 +64,16 @@ def _endpoint(spec: CommandSpec) -> Callable[[Request], Coroutine[Any, Any, Resp
         desk = await request.app.state.desks.of(credential.workspace)
         target = None if spec.creates else await desk.resolve(spec.kind, request.path_params[spec.kind])
         outcome = await execute(desk, given, spec, target, command)
-        return answer(spec, outcome, await desk.workspace.log.epoch())
+        return answer(spec, target, outcome, await desk.workspace.log.epoch())
 
     carry_out.__name__ = f"{spec.kind}_{spec.name}".replace("-", "_")
     carry_out.__doc__ = spec.summary
     return carry_out
 
 
-def answer(spec: CommandSpec, outcome: Outcome, epoch: str) -> Response:
-    """Tell what a command did."""
+def answer(spec: CommandSpec, target: UUID | None, outcome: Outcome, epoch: str) -> Response:
+    """Tell what a command did; a message to a closed ticket brings forth another, which is then what is told of."""
+    created = outcome.stream != target
     told: dict[str, Any] = {
         "id": outcome.stream,
         "version": outcome.version,
@@ -84,13 +86,13 @@ def answer(spec: CommandSpec, outcome: Outcome, epoch: str) -> Response:
     headers = {"etag": f'"{outcome.version}"', "log-position": position_text(outcome.position, epoch)}
     if outcome.replayed:
         headers["idempotency-replayed"] = "true"
-    if spec.creates:
+    if created:
         headers["location"] = f"{COLLECTIONS[spec.kind]}/{outcome.stream}"
-    return Response(to_json(told), 201 if spec.creates else 200, headers=headers, media_type="application/json")
+    return Response(to_json(told), 201 if created else 200, headers=headers, media_type="application/json")
 
 
 def _described(spec: CommandSpec) -> dict[str, Any]:
-    """What the schema says of a command; its body is read by hand, so it is described by hand."""
+    """Describe a command for the schema by hand, as its body is read by hand."""
     parameters: list[dict[str, Any]] = [
         _header("Idempotency-Key", "Makes repeating safe: the same key and body give the first outcome again."),
         _header("X-Request-ID", "A UUID that ties this request's events together; one is made up where none is sent."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query
@@ -112,6 +112,7 @@ LISTING_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     responses={**LISTING_PROBLEMS, 200: {"model": CustomerPage}},
 )
 async def list_customers(
+    *,
     request: Request,
     credential: Caller,
     email: Annotated[str | None, Query(max_length=300, description="Who has this address.")] = None,
@@ -138,7 +139,7 @@ async def list_customers(
     return await listed(desk, page, _entry_told)
 
 
-async def _look_up(desk: Desk, way: Literal["email", "phone", "foreign_id"] | str, value: str) -> Response:
+async def _look_up(desk: Desk, way: str, value: str) -> Response:
     stream: UUID | None
     if way == "foreign_id":
         stream = await desk.resolve("customer", value) if ":" in value and "\0" not in value else None
@@ -186,10 +187,11 @@ async def read_customer(request: Request, customer: str, credential: Caller) -> 
     responses={**LISTING_PROBLEMS, 200: {"model": AgentPage}},
 )
 async def list_agents(
+    *,
     request: Request,
     credential: Caller,
     team: UUID | None = None,
-    active: bool | None = None,  # noqa: FBT001 - a query parameter
+    active: bool | None = None,
     limit: Limit = 50,
     cursor: CursorText = None,
     after: After = None,
@@ -225,9 +227,10 @@ async def read_agent(request: Request, agent: str, credential: Caller) -> Respon
     responses={**LISTING_PROBLEMS, 200: {"model": TeamPage}},
 )
 async def list_teams(
+    *,
     request: Request,
     credential: Caller,
-    active: bool | None = None,  # noqa: FBT001 - a query parameter
+    active: bool | None = None,
     limit: Limit = 50,
     cursor: CursorText = None,
     after: After = None,

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from commands.execution import Contended, Forbidden, NotFound, StaleVersion
+from commands.execution import Forbidden, NotFound, StaleVersion
 from domain.event import Rejected
 from projections.bookkeeping import ViewsNotReady
 from projections.listing import CursorExpired, CursorInvalid
@@ -25,7 +25,7 @@ from storage.database import DatabaseUnreachable
 from storage.log import KeyReused, LogBusy, LogUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 MEDIA_TYPE = "application/problem+json"
 MOST_FIELDS_NAMED = 20  # a body of a megabyte can be wrong in a hundred thousand places
@@ -148,12 +148,6 @@ IDEMPOTENCY_KEY_REUSED: Final = _kind(
     "The idempotency key was used for something else",
     "The same `Idempotency-Key` came with another command or body. A key stands for one command; use a new one.",
 )
-TOO_MANY_CONFLICTS: Final = _kind(
-    "too-many-conflicts",
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "Others keep changing it",
-    "The ticket changed under this command again and again. Nothing was recorded; try again.",
-)
 VIEW_BEHIND: Final = _kind(
     "view-behind",
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -192,7 +186,7 @@ _BY_STATUS = {
 }
 
 
-class Problem(Exception):  # noqa: N818 - the word of RFC 9457
+class Problem(Exception):
     """An answer that is a problem document of a known kind."""
 
     def __init__(self, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
@@ -224,7 +218,7 @@ def _document(
 
 
 def refusal_kind(refusal: type[Rejected]) -> Kind:
-    """What a rule of the domain is called and means to a caller: its docstring is the explanation."""
+    """Say what a rule of the domain is called and means to a caller: its docstring is the explanation."""
     explanation = inspect.getdoc(refusal) or REFUSED.explanation
     return Kind(refusal.problem, HTTPStatus.CONFLICT, explanation.splitlines()[0].rstrip("."), explanation)
 
@@ -250,45 +244,41 @@ def response_to(failure: Exception, instance: str) -> Response | None:
     return None if problem is None else problem.response(instance)
 
 
-def _problem_for(failure: Exception) -> Problem | None:  # noqa: PLR0911 - one line a kind, all in one place
-    match failure:
-        case Problem():
-            return failure
-        case NotFound() | NoSuchStream():
-            return Problem(NOT_FOUND, sentence(str(failure)))
-        case NoSuchMoment() | BeforeItExisted():
-            return Problem(NO_SUCH_MOMENT, sentence(str(failure)))
-        case Forbidden():
-            return Problem(FORBIDDEN, sentence(str(failure)), role=failure.role, command=failure.command)
-        case StaleVersion():
-            headers = {"ETag": f'"{failure.actual}"'}
-            return Problem(STALE_VERSION, sentence(str(failure)), headers=headers, current_version=failure.actual)
-        case CursorInvalid():
-            return invalid([{"parameter": "cursor", "in": "query", "detail": str(failure), "code": "cursor"}])
-        case CursorExpired():
-            return Problem(CURSOR_EXPIRED, sentence(str(failure)))
-        case NotReached():
-            told = {"view": failure.view, "wanted": failure.wanted, "reached": failure.reached, "state": failure.state}
-            return Problem(VIEW_BEHIND, sentence(str(failure)), headers=SOON, **told)
-        case ViewsNotReady():
-            return Problem(VIEW_BEHIND, sentence(str(failure)), headers=SOON, view=failure.name, reached=0)
-        case KeyReused():
-            return Problem(IDEMPOTENCY_KEY_REUSED, sentence(str(failure)))
-        case Contended():
-            return Problem(TOO_MANY_CONFLICTS, sentence(str(failure)), headers=SOON)
-        case RequestValidationError():
-            return invalid(parameter_errors(failure.errors()))
-        case ValidationError():
-            return invalid(body_errors(failure))
-        case LogBusy():
-            return Problem(BUSY, "Too many commands are waiting.", headers=SOON)
-        case LogUnavailable() | DatabaseUnreachable() | psycopg.OperationalError():
-            return Problem(DATABASE_UNAVAILABLE, "The database does not answer.", headers=SOON)
-        case HTTPException():
-            kind = _BY_STATUS.get(HTTPStatus(failure.status_code), MALFORMED_REQUEST)
-            return Problem(kind, _said_by_the_framework(failure), headers=failure.headers)
-        case _:
-            return None
+def _problem_for(failure: Exception) -> Problem | None:
+    if isinstance(failure, Problem):
+        return failure
+    for kinds, tell in _TOLD:
+        if isinstance(failure, kinds):
+            return tell(failure)
+    return None
+
+
+def _plainly(kind: Kind, *members: str, headers: Mapping[str, str] | None = None) -> Callable[[Any], Problem]:
+    """Tell a failure by its own message, with some of its attributes."""
+
+    def tell(failure: Any) -> Problem:
+        told = {name: getattr(failure, name) for name in members}
+        return Problem(kind, sentence(str(failure)), headers=headers, **told)
+
+    return tell
+
+
+def _stale(failure: StaleVersion) -> Problem:
+    headers = {"ETag": f'"{failure.actual}"'}
+    return Problem(STALE_VERSION, sentence(str(failure)), headers=headers, current_version=failure.actual)
+
+
+def _cursor_invalid(failure: CursorInvalid) -> Problem:
+    return invalid([{"parameter": "cursor", "in": "query", "detail": str(failure), "code": "cursor_invalid"}])
+
+
+def _unavailable(_failure: Exception) -> Problem:
+    return Problem(DATABASE_UNAVAILABLE, "The database does not answer.", headers=SOON)
+
+
+def _of_the_framework(failure: HTTPException) -> Problem:
+    kind = _BY_STATUS.get(HTTPStatus(failure.status_code), MALFORMED_REQUEST)
+    return Problem(kind, _said_by_the_framework(failure), headers=failure.headers)
 
 
 def _said_by_the_framework(failure: HTTPException) -> str:
@@ -335,7 +325,7 @@ def parameter_errors(errors: Iterable[Any]) -> list[dict[str, str]]:
 
 
 def json_pointer(path: Iterable[str | int]) -> str:
-    """A JSON pointer in fragment form, shortened where a caller's own field name is endless."""
+    """Give a JSON pointer in fragment form, shortened where a caller's own field name is endless."""
     parts = (str(part).replace("~", "~0").replace("/", "~1") for part in path)
     return "#" + "".join(f"/{part}" for part in parts)[:LONGEST_POINTER]
 
@@ -348,3 +338,22 @@ def sentence(text: str) -> str:
 
 def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
+
+
+_TOLD: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Callable[[Any], Problem]], ...]] = (
+    ((NotFound, NoSuchStream), _plainly(NOT_FOUND)),
+    ((NoSuchMoment, BeforeItExisted), _plainly(NO_SUCH_MOMENT)),
+    (Forbidden, _plainly(FORBIDDEN, "role", "command")),
+    (StaleVersion, _stale),
+    (KeyReused, _plainly(IDEMPOTENCY_KEY_REUSED)),
+    (CursorInvalid, _cursor_invalid),
+    (CursorExpired, _plainly(CURSOR_EXPIRED)),
+    (NotReached, _plainly(VIEW_BEHIND, "view", "wanted", "reached", "state", headers=SOON)),
+    (ViewsNotReady, _plainly(VIEW_BEHIND, headers=SOON)),
+    (RequestValidationError, lambda failure: invalid(parameter_errors(failure.errors()))),
+    (ValidationError, lambda failure: invalid(body_errors(failure))),
+    (LogBusy, _plainly(BUSY, headers=SOON)),
+    ((LogUnavailable, DatabaseUnreachable, psycopg.OperationalError), _unavailable),
+    (HTTPException, _of_the_framework),
+)
+"""What each failure is told as."""

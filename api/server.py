@@ -15,7 +15,8 @@ import uvicorn
 import uvloop
 
 from api.app import create_app
-from projections.runner import run_views
+from projections.registry import VIEWS
+from projections.runner import Runner
 from storage.database import ROLE_NAMES, Database
 
 if TYPE_CHECKING:
@@ -122,9 +123,10 @@ async def _run_part(
             _end_with_parent(ending)
         database = await stack.enter_async_context(await Database.open(settings))
         if part != "http":
-            running = asyncio.create_task(run_views(database), name="views")
+            stop = asyncio.Event()
+            running = asyncio.create_task(Runner(database, VIEWS).run(stop), name="views")
             running.add_done_callback(lambda _: ending.ask())
-            stack.push_async_callback(_stop, running)
+            stack.push_async_callback(_finish, running, stop)
         if listener is None or part == "views":
             ready()
             await ending.asked.wait()
@@ -149,16 +151,14 @@ def _http_config(database: Database) -> uvicorn.Config:
     )
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    if task.cancel():
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    else:
-        task.result()
+async def _finish(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Let a task end; where it has failed, so does this."""
+    stop.set()
+    await task
 
 
 def _end_with_parent(ending: _Ending) -> None:
-    """A parent that was killed cannot tell its children; the end of it can be seen."""
+    """End when the parent does: one that was killed cannot tell its children."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         loop = asyncio.get_running_loop()

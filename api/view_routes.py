@@ -15,9 +15,9 @@ from api.access import GuardedRoute
 from api.conditions import parse_position, position_text
 from api.people_routes import LISTING_PROBLEMS
 from api.problems import MALFORMED_REQUEST, Problem
-from api.ticket_routes import Caller
+from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
 from api.view_pages import After, CursorText, Limit, Line, LineText, listed, true_of, wait_if_asked
-from domain.event import Channel
+from domain.event import Channel  # noqa: TC001 - FastAPI reads the annotation at run time
 from domain.priority import Priority
 from domain.status import Status
 from domain.ticket_events import TicketType
@@ -115,6 +115,7 @@ class AuditPage(BaseModel):
 
 
 async def queue_filter(
+    *,
     credential: Caller,
     teams: Teams = None,
     agent: Agents = None,
@@ -151,6 +152,7 @@ Tickets = Annotated[ticket_queue.QueueFilter, Depends(queue_filter)]
     responses={**LISTING_PROBLEMS, 200: {"model": QueuePage}},
 )
 async def list_queue(
+    *,
     request: Request,
     credential: Caller,
     tickets: Tickets,
@@ -181,6 +183,7 @@ async def list_queue(
     responses={**LISTING_PROBLEMS, 200: {"model": QueueCounts}},
 )
 async def count_queue(
+    *,
     request: Request,
     credential: Caller,
     tickets: Tickets,
@@ -206,6 +209,7 @@ async def count_queue(
     responses={**LISTING_PROBLEMS, 200: {"model": AuditPage}},
 )
 async def list_audit_trail(
+    *,
     request: Request,
     credential: Caller,
     ticket: TicketReference = None,

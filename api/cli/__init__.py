@@ -29,7 +29,7 @@ def surroundings(
         str | None, typer.Option("--workspace", "-w", help="The workspace to work on; else DESK_WORKSPACE, else main.")
     ] = None,
 ) -> None:
-    """A service desk whose record can be trusted."""
+    """Run a service desk whose record can be trusted."""
     context.obj = Surroundings(workspace)
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     Status 1: refused or failed. Status 2: the command line, the settings or the database are not right.
     """
     try:
-        app()
+        app(prog_name="desk")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

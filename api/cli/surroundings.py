@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from api.problems import sentence
 from api.server import AddressUnavailable
 from commands.execution import NotFound
 from domain.event import Rejected
+from replay.stream import ReplayError
 from storage.database import Database, DatabaseUnreachable, UnknownWorkspace
 from storage.embedded import EmbeddedServerError
 from storage.keyring import RootKeyError
@@ -90,9 +92,11 @@ def explain(error: Exception) -> Failure | None:
     match error:
         case SettingsError() | DatabaseUnreachable() | MigrationError() | RootKeyError() | EmbeddedServerError():
             return Failure(str(error), MISCONFIGURED)
-        case AddressUnavailable() | UnknownWorkspace():
+        case AddressUnavailable():
             return Failure(str(error), MISCONFIGURED)
-        case Rejected() | NotFound() | LogError():
-            return Failure(str(error))
+        case UnknownWorkspace():
+            return Failure(f"{error} `desk workspace create` makes one.", MISCONFIGURED)
+        case Rejected() | NotFound() | LogError() | ReplayError():
+            return Failure(sentence(str(error)))
         case _:
             return None

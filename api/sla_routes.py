@@ -1,0 +1,175 @@
+"""Reading the SLA clocks: what was promised, until when, and how it stands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime, BaseModel
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation at run time
+from starlette.responses import Response  # noqa: TC002 - FastAPI reads the annotation at run time
+
+from api.access import GuardedRoute
+from api.conditions import parse_position
+from api.people_routes import LISTING_PROBLEMS
+from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
+from api.view_pages import After, CursorText, Limit, true_of, wait_if_asked
+from domain.priority import Priority
+from domain.sla import ClockState, Metric
+from domain.ticket import Ticket
+from projections import sla_clock
+
+if TYPE_CHECKING:
+    from commands.execution import Desk
+    from projections.sla_clock import ClockEntry
+
+router = APIRouter(route_class=GuardedRoute, tags=["views"])
+
+States = Annotated[list[ClockState] | None, Query(max_length=5)]
+Metrics = Annotated[list[Metric] | None, Query(max_length=10)]
+Teams = Annotated[list[UUID] | None, Query(max_length=50)]
+Priorities = Annotated[list[Priority] | None, Query(max_length=4)]
+
+
+class ClockTold(BaseModel):
+    """One promise about one ticket."""
+
+    ticket_id: UUID
+    number: int
+    metric: str
+    state: str
+    status: str
+    priority: str
+    team_id: UUID | None
+    agent_id: UUID | None
+    started_at: AwareDatetime | None
+    due_at: AwareDatetime | None
+    met_at: AwareDatetime | None
+    paused_at: AwareDatetime | None
+
+
+class ClockPage(BaseModel):
+    """A page of clocks, true of `position`, with their states as of `as_of`."""
+
+    items: list[ClockTold]
+    as_of: AwareDatetime
+    position: int
+    next_cursor: str | None
+
+
+class ClockCounts(BaseModel):
+    """Numbers of clocks by state, true of `position`; they add up to the list with the same filters."""
+
+    counts: dict[str, int]
+    total: int
+    as_of: AwareDatetime
+    position: int
+
+
+class TicketClocks(BaseModel):
+    """The clocks of one ticket; `position` is how far the view has come."""
+
+    items: list[ClockTold]
+    as_of: AwareDatetime
+    position: int
+
+
+async def clock_filter(
+    *,
+    state: States = None,
+    metric: Metrics = None,
+    due_before: AwareDatetime | None = None,
+    team: Teams = None,
+    agent: UUID | None = None,
+    priority: Priorities = None,
+) -> sla_clock.ClockFilter:
+    """Give the clocks asked for."""
+    return sla_clock.ClockFilter(
+        states=state, metrics=metric, due_before=due_before, teams=team, agent=agent, priorities=priority
+    )
+
+
+Clocks = Annotated[sla_clock.ClockFilter, Depends(clock_filter)]
+
+
+@router.get(
+    "/sla-clocks",
+    operation_id="sla.list",
+    summary="List SLA clocks",
+    response_model=None,
+    responses={**LISTING_PROBLEMS, 200: {"model": ClockPage}},
+)
+async def list_clocks(
+    *,
+    request: Request,
+    credential: Caller,
+    clocks: Clocks,
+    sort: Literal["due"] = "due",
+    limit: Limit = 50,
+    cursor: CursorText = None,
+    after: After = None,
+) -> Response:
+    """List promises by when they are due. A cursor keeps position and instant of its first page."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    await wait_if_asked(request, desk, sla_clock.VIEW, after)
+    now = datetime.now(UTC)
+    page = await sla_clock.list_clocks(desk.workspace, clocks, now=now, sort=sort, limit=limit, cursor=cursor)
+    content = {
+        "items": [_told(item) for item in page.items],
+        "as_of": page.now or now,
+        "position": page.position,
+        "next_cursor": page.cursor,
+    }
+    return await true_of(desk, page.position, content)
+
+
+@router.get(
+    "/sla-clocks/counts",
+    operation_id="sla.counts",
+    summary="Count SLA clocks by state",
+    response_model=None,
+    responses={**LISTING_PROBLEMS, 200: {"model": ClockCounts}},
+)
+async def count_clocks(
+    *,
+    request: Request,
+    credential: Caller,
+    clocks: Clocks,
+    at: Annotated[str | None, Query(max_length=100, description="As of a list's position.")] = None,
+    as_of: Annotated[AwareDatetime | None, Query(description="States as of an instant; a list's `as_of`.")] = None,
+    after: After = None,
+) -> Response:
+    """Count the clocks that the list with the same filters has."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    await wait_if_asked(request, desk, sla_clock.VIEW, after)
+    position = None if at is None else parse_position(at).checked(await desk.workspace.log.epoch())
+    now = as_of or datetime.now(UTC)
+    found = await sla_clock.count_clocks(desk.workspace, clocks, now=now, at=position)
+    counts = {str(state): number for state, number in found.counts.items()}
+    content = {"counts": counts, "total": sum(counts.values()), "as_of": now, "position": found.position}
+    return await true_of(desk, found.position, content)
+
+
+@router.get(
+    "/tickets/{ticket}/sla",
+    operation_id="ticket.sla",
+    summary="Read a ticket's SLA clocks",
+    tags=["tickets"],
+    response_model=None,
+    responses={**LISTING_PROBLEMS, 200: {"model": TicketClocks}},
+)
+async def read_clocks(*, request: Request, ticket: str, credential: Caller, after: After = None) -> Response:
+    """Give first reply and total resolution of a ticket: due when, and how they stand now."""
+    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    found = await desk.load(Ticket, await desk.resolve("ticket", ticket))
+    await wait_if_asked(request, desk, sla_clock.VIEW, after)
+    now = datetime.now(UTC)
+    clocks = await sla_clock.clocks_of(desk.workspace, found.id, now=now)
+    content = {"items": [_told(item) for item in clocks.items], "as_of": now, "position": clocks.position}
+    return await true_of(desk, clocks.position, content)
+
+
+def _told(entry: ClockEntry) -> dict[str, Any]:
+    return ClockTold.model_validate(entry, from_attributes=True).model_dump()
