@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BATCH_COMMANDS: Final = 500  # beyond this a batch holds the append lock long enough to be felt by other writers
 BATCH_BYTES: Final = 8 * 1024 * 1024
 WAITING_COMMANDS: Final = 20_000  # a bounded queue: a stalled database must not grow this process
+OUTCOME_DAYS: Final = 7  # an idempotency key is known for at least as long
+OUTCOME_WEEKS_AHEAD: Final = 4  # so that a rotation may be missed for a month
 APPEND_TIMEOUT: Final = 30.0  # seconds one append may take, reconnections included
 
 
@@ -141,6 +143,7 @@ class Log:
         name = Identifier(schema)
         self._sql_append = SQL(APPEND).format(schema=name).as_string()
         self._sql_lock = SQL("SELECT {schema}.lock_log()").format(schema=name).as_string()
+        self._sql_rotate = SQL("SELECT {schema}.rotate_outcomes(%s, %s)").format(schema=name).as_string()
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
@@ -288,6 +291,11 @@ class Log:
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(f"desk append {self._workspace}")
         return self._connection
+
+    async def rotate_outcomes(self) -> None:
+        """Make room for the outcomes of the weeks ahead and drop those of keys older than OUTCOME_DAYS."""
+        async with self._database.pool.connection() as connection:
+            await connection.execute(self._sql_rotate, (OUTCOME_DAYS, OUTCOME_WEEKS_AHEAD))
 
     async def close(self) -> None:
         """Give the append connection back; a later append opens another."""

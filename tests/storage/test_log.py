@@ -356,3 +356,43 @@ async def test_listeners_are_woken_by_what_another_process_appends(settings: Set
             await log.append(Submission([event(uuid4(), 1)]))
             await asyncio.wait([listening], timeout=0.05)
     assert woken == {"beta"}
+
+
+async def test_outcomes_of_keys_are_dropped_by_the_week_and_not_before_seven_days(
+    alpha: Workspace, settings: Settings
+) -> None:
+    await alpha.log.append(Submission([event(uuid4(), 1)], key=b"new", body_hash=b"b"))
+    async with await psycopg.AsyncConnection.connect(settings.database_url or "", autocommit=True) as owner:
+        for days in (0, 6, 20, 90):
+            await owner.execute(
+                "INSERT INTO ws_alpha.command_outcomes VALUES (%s, current_date - %s::int, 'b', 1, 1)",
+                (f"{days} days old".encode(), days),
+            )
+        for _ in range(2):
+            await alpha.log.rotate_outcomes()
+        cursor = await owner.execute("SELECT command_key FROM ws_alpha.command_outcomes ORDER BY 1")
+        assert [row[0] for row in await cursor.fetchall()] == [b"0 days old", b"6 days old", b"new"]
+        cursor = await owner.execute(
+            "SELECT count(*) FROM ws_alpha.command_outcomes_rest WHERE recorded_on >= current_date"
+        )
+        assert await cursor.fetchone() == (0,)
+
+
+async def test_a_week_without_a_partition_loses_no_outcome_and_is_given_one_later(
+    alpha: Workspace, settings: Settings
+) -> None:
+    async with await psycopg.AsyncConnection.connect(settings.database_url or "", autocommit=True) as owner:
+        cursor = await owner.execute(
+            "SELECT relname FROM pg_class WHERE relname ~ '^command_outcomes_[0-9]{8}$'"
+            " AND relnamespace = 'ws_alpha'::regnamespace"
+        )
+        names = [row[0] for row in await cursor.fetchall()]
+        assert len(names) == 5
+        for name in names:
+            await owner.execute(SQL("DROP TABLE {}").format(Identifier("ws_alpha", name)))
+        done = await alpha.log.append(Submission([event(uuid4(), 1)], key=b"k", body_hash=b"b"))
+        await alpha.log.rotate_outcomes()
+        cursor = await owner.execute("SELECT count(*) FROM ws_alpha.command_outcomes_rest")
+        assert await cursor.fetchone() == (0,)
+    again = await alpha.log.append(Submission([event(uuid4(), 1)], key=b"k", body_hash=b"b"))
+    assert (again.replayed, again.position) == (True, done.position)

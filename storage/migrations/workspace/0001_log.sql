@@ -59,8 +59,43 @@ CREATE TABLE @schema@.command_outcomes (
     asked_again    integer NOT NULL DEFAULT 0,
     PRIMARY KEY (command_key, recorded_on)
 ) PARTITION BY RANGE (recorded_on);
--- Catches rows should no partition of the week have been made; emptied by the same rotation.
+-- Catches rows of a week that has no partition yet; the rotation moves them.
 CREATE TABLE @schema@.command_outcomes_rest PARTITION OF @schema@.command_outcomes DEFAULT;
+
+-- Makes the partitions of this week and of `ahead` more, and drops those whose last day is more than `kept` days ago.
+CREATE FUNCTION @schema@.rotate_outcomes(kept int, ahead int) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $rotate$
+DECLARE
+    today date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+    monday date; part text; old record;
+BEGIN
+    -- One at a time; the append lock is not needed, and would make writers wait for longer than the attaching does.
+    PERFORM pg_advisory_xact_lock(1279608904, ('@schema@.events'::regclass::oid::bigint - 2147483648)::int);
+    FOR week IN 0 .. ahead LOOP
+        monday := date_trunc('week', today)::date + 7 * week;
+        part := 'command_outcomes_' || to_char(monday, 'YYYYMMDD');
+        IF to_regclass(format('@schema@.%I', part)) IS NULL THEN
+            EXECUTE format('CREATE TABLE @schema@.%I (LIKE @schema@.command_outcomes INCLUDING ALL)', part);
+            EXECUTE format(
+                'WITH moved AS (DELETE FROM @schema@.command_outcomes_rest WHERE recorded_on >= %L AND recorded_on < %L
+                                RETURNING *)
+                 INSERT INTO @schema@.%I SELECT * FROM moved', monday, monday + 7, part);
+            EXECUTE format('ALTER TABLE @schema@.command_outcomes ATTACH PARTITION @schema@.%I
+                            FOR VALUES FROM (%L) TO (%L)', part, monday, monday + 7);
+        END IF;
+    END LOOP;
+    FOR old IN
+        SELECT c.relname FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
+        WHERE i.inhparent = '@schema@.command_outcomes'::regclass AND c.relname ~ '^command_outcomes_[0-9]{8}$'
+            AND to_date(right(c.relname, 8), 'YYYYMMDD') + 6 < today - kept
+    LOOP
+        EXECUTE format('DROP TABLE @schema@.%I', old.relname);
+    END LOOP;
+    DELETE FROM @schema@.command_outcomes_rest WHERE recorded_on < today - kept;
+END;
+$rotate$;
 
 -- Values that one stream at a time may hold, such as an e-mail address; the key is a keyed hash of the value.
 CREATE TABLE @schema@.claims (
@@ -305,11 +340,12 @@ END;
 $append$;
 
 -- The application appends through the function and reads; it can neither insert, change nor delete an event.
-REVOKE ALL ON FUNCTION @schema@.append, @schema@.lock_log FROM PUBLIC;
+SELECT @schema@.rotate_outcomes(7, 4);
+REVOKE ALL ON FUNCTION @schema@.append, @schema@.lock_log, @schema@.rotate_outcomes FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA @schema@ TO @application@;
 GRANT USAGE ON SCHEMA @schema@ TO @reader@;
 GRANT SELECT ON @schema@.events, @schema@.log_identity TO @application@, @reader@;
 GRANT SELECT ON @schema@.command_outcomes, @schema@.claims TO @application@;
 GRANT SELECT, INSERT ON @schema@.personal_keys TO @application@;
 GRANT SELECT, INSERT, DELETE ON @schema@.attachments TO @application@;
-GRANT EXECUTE ON FUNCTION @schema@.append, @schema@.lock_log TO @application@;
+GRANT EXECUTE ON FUNCTION @schema@.append, @schema@.lock_log, @schema@.rotate_outcomes TO @application@;
