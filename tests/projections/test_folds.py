@@ -1,0 +1,85 @@
+"""Folds are pure, and it makes no difference to them where a page of the log ends."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from projections.registry import VIEWS
+from projections.ticket_queue import VIEW as QUEUE
+from tests.projections.desk_days import DeskDays, as_recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.table import Rows
+    from projections.view import View
+    from storage.codec import Recorded
+
+MANY = settings(max_examples=25, deadline=None)
+
+
+def folded(view: View, recorded: Sequence[Recorded], cuts: Sequence[int] = ()) -> Rows:
+    """Fold events in pages that end at the cuts."""
+    rows: Rows = {}
+    wanted = [one for one in recorded if view.wants(one.event.TOPIC)]
+    places = [0, *sorted(cut % (len(wanted) + 1) for cut in cuts), len(wanted)]
+    for start, stop in zip(places, places[1:], strict=False):
+        rows |= view.fold(rows, wanted[start:stop])
+    return rows
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+@MANY
+@given(seed=some.integers(0, 10_000), cuts=some.lists(some.integers(0, 400), max_size=8))
+def test_a_batch_may_be_cut_anywhere(view: View, seed: int, cuts: list[int]) -> None:
+    desk = DeskDays(seed)
+    recorded = as_recorded([*desk.first(), *desk.more(120)])
+    assert folded(view, recorded, cuts) == folded(view, recorded)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+def test_a_fold_leaves_the_rows_it_was_given_as_they_were(view: View) -> None:
+    desk = DeskDays(7)
+    rows = folded(view, as_recorded([*desk.first(), *desk.more(200)]))
+    before = deepcopy(rows)
+    later = [one for one in as_recorded(desk.more(200), after=1_000) if view.wants(one.event.TOPIC)]
+    assert view.fold(rows, later)
+    assert rows == before
+
+
+@MANY
+@given(seed=some.integers(0, 10_000))
+def test_the_queue_shows_every_ticket_as_its_aggregate_has_it(seed: int) -> None:
+    desk = DeskDays(seed)
+    rows = folded(QUEUE, as_recorded([*desk.first(), *desk.more(150)]))
+    assert len(rows) == len(desk.tickets)
+    for ticket in desk.tickets:
+        row = rows[(ticket.id,)]
+        for name in (
+            "status", "priority", "type", "category", "team_id", "agent_id", "requester_id", "level", "opened_at",
+            "solved_at", "wake_at", "version",
+        ):  # fmt: skip
+            assert row[name] == getattr(ticket, name), name
+        assert tuple(row["tags"]) == ticket.tags
+        assert row["subject_sealed"] == ticket.subject
+
+
+@pytest.mark.parametrize("view", [view for view in VIEWS if view.topics], ids=lambda view: view.name)
+def test_an_event_of_a_stream_that_never_began_is_an_error(view: View) -> None:
+    desk = DeskDays(3)
+    desk.first()
+    ticket = desk.open()
+    (opened,) = ticket.collect_events()
+    ticket.assign(agent=desk.agents[0], act=desk.act())
+    (assigned,) = ticket.collect_events()
+    desk.agents[0].rename(name="New", act=desk.act())
+    (renamed,) = desk.agents[0].collect_events()
+    orphan = assigned if view.wants("ticket.assigned") else renamed
+    with pytest.raises(ValueError, match="never"):
+        view.fold({}, as_recorded([orphan]))  # type: ignore[list-item]
+    assert opened
