@@ -89,15 +89,14 @@ class Run:
 
     plan: Plan
     chance: random.Random
-    counted_from: float
-    stop_at: float
-    result: Result
+    counted_from: float = 0.0
+    stop_at: float = 0.0
+    result: Result = field(default_factory=Result)
     acknowledged: list[tuple[str, int, int]] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
     by_command: Counter[str] = field(default_factory=Counter)
     shared: list[str] = field(default_factory=list)
     requests: int = 0
-    last_counted: float = 0.0
 
 
 def steps_of(chance: random.Random) -> deque[str]:
@@ -131,10 +130,9 @@ class Person(asyncio.Protocol):
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the first command."""
+        """Keep the connection; nobody sends before all are connected."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        self.next()
 
     def next(self) -> None:
         """Choose a command by the ticket's life and send it."""
@@ -246,7 +244,6 @@ class Person(asyncio.Protocol):
             if run.counted_from <= now < run.stop_at:
                 run.delays.append(now - self.sent_at)
                 run.by_command[self.command] += 1
-            run.last_counted = now
             if len(run.shared) < run.plan.shared_tickets and self.command == "open" and self.tickets:
                 # Given up by its opener: from now on everybody replies to it and nobody closes it.
                 self.tickets.remove(ticket)
@@ -275,21 +272,17 @@ class Person(asyncio.Protocol):
 
 async def send(plan: Plan) -> Result:
     """Send commands as the plan says; every answer is checked as it comes."""
-    now = time.perf_counter()
-    counted_from = now + plan.warm_up_seconds
-    run = Run(
-        plan=plan,
-        chance=random.Random(plan.seed),  # noqa: S311 - repeatable load, no secret
-        counted_from=counted_from,
-        stop_at=counted_from + plan.seconds,
-        result=Result(),
-    )
+    run = Run(plan=plan, chance=random.Random(plan.seed))  # noqa: S311 - repeatable load, no secret
     loop = asyncio.get_running_loop()
-    finished = []
-    for number in range(plan.concurrency):
-        done: asyncio.Future[None] = loop.create_future()
-        finished.append(done)
-        await loop.create_connection(partial(Person, run, number, done), plan.host, plan.port)
+    finished: list[asyncio.Future[None]] = [loop.create_future() for _ in range(plan.concurrency)]
+    people = []
+    for number, done in enumerate(finished):
+        _, person = await loop.create_connection(partial(Person, run, number, done), plan.host, plan.port)
+        people.append(person)
+    run.counted_from = time.perf_counter() + plan.warm_up_seconds
+    run.stop_at = run.counted_from + plan.seconds
+    for person in people:
+        person.next()
     _, unanswered = await asyncio.wait(finished, timeout=plan.warm_up_seconds + plan.seconds + LONGEST_ANSWER_SECONDS)
     result = run.result
     if unanswered:

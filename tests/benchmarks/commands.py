@@ -252,22 +252,26 @@ async def _plain(address: str, workers: int, pool: int, people: People) -> Async
         "-m", "uvicorn", "tests.benchmarks.plain:create", "--factory", "--host", HOST, "--port", str(port),
         "--workers", str(workers), "--no-access-log", "--log-level", "warning",
     ]  # fmt: skip
-    async with _process(command, environment) as server:
-        async with asyncio.timeout(START_SECONDS):
-            await _listening(server, port)
-        # The first worker to listen answers for all; the others are up within the warm-up.
-        yield port
+    with tempfile.TemporaryDirectory() as directory:
+        environment[plain.READY_VARIABLE] = directory
+        async with _process(command, environment) as server:
+            async with asyncio.timeout(START_SECONDS):
+                await _ready(server, Path(directory), workers, port)
+            yield port
 
 
-async def _listening(server: asyncio.subprocess.Process, port: int) -> None:
+async def _ready(server: asyncio.subprocess.Process, directory: Path, workers: int, port: int) -> None:
+    """Wait until every worker is up: a connection stays with the worker that took it."""
     while server.returncode is None:
         try:
             _, writer = await asyncio.open_connection(HOST, port)
         except OSError:
             await asyncio.sleep(0.05)
-        else:
-            writer.close()
+            continue
+        writer.close()
+        if len(await asyncio.to_thread(os.listdir, directory)) == workers:
             return
+        await asyncio.sleep(0.05)
     message = f"the plain service ended with status {server.returncode}"
     raise MeasurementError(message)
 

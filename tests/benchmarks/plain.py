@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,12 +18,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 ATTEMPTS = 20
 """How often a conflicting command is decided again before the caller is told."""
 TOKENS_VARIABLE = "LEDGERDESK_BENCH_PLAIN_TOKENS"
 """Environment variable with `sha256:actor id:role` of each credential, separated by commas."""
+READY_VARIABLE = "LEDGERDESK_BENCH_PLAIN_READY"
+"""Environment variable with a directory in which each worker that serves leaves a file."""
 
 
 class Refused(Exception):
@@ -318,12 +322,19 @@ def close(request: Request, ticket_id: UUID, by: By) -> JSONResponse:
     return carry_out(request, ticket_id, lambda ticket: ticket.close(**by.model_dump()))
 
 
+@asynccontextmanager
+async def serving(_service: FastAPI) -> AsyncIterator[None]:
+    """Tell whoever started this worker that it is up."""
+    Path(os.environ[READY_VARIABLE], str(os.getpid())).touch()  # noqa: ASYNC240 - once, before serving
+    yield
+
+
 def create() -> FastAPI:
     """Build the service; its database and credentials come from the environment (`POSTGRES_*`, TOKENS_VARIABLE).
 
     Routes are plain functions in the framework's thread pool, as the library's documentation shows.
     """
-    service = FastAPI(exception_handlers={Refused: refused, AggregateNotFoundError: not_found})
+    service = FastAPI(exception_handlers={Refused: refused, AggregateNotFoundError: not_found}, lifespan=serving)
     service.include_router(routes)
     service.state.desk = Desk()
     service.state.actors = {}
