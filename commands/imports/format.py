@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -84,14 +85,11 @@ class Clock:
         return found
 
     def _instant(self, text: str) -> datetime:
-        if text.strip() in NULLS:
-            message = "has no time"
-            raise RowRefused(message)
         try:
             local = self.parse(text) or datetime.fromisoformat(text.strip())
             return (local if local.tzinfo else local.replace(tzinfo=self.zone)).astimezone(UTC)
         except (ValueError, OverflowError):
-            message = f"the time {text!r} is none that this format knows"
+            message = f"the time {text!r} is none that this format knows" if said(text) else "has no time"
             raise RowRefused(message) from None
 
 
@@ -129,6 +127,7 @@ def meaning(table: Mapping[str, Any], value: str, what: str) -> Any:
         raise RowRefused(message) from None
 
 
+@lru_cache(maxsize=10_000)  # the words of a log are few and come again in every row
 def said(value: str) -> str | None:
     """Give a cell's text without surrounding blanks, or None where the source says nothing."""
     text = value.strip()

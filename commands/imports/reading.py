@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
-from commands.imports.format import Format, ImportRefused, Line, Row
-from domain.text import MOST_IN_SUBJECT, printable_text
+from commands.imports.format import NULLS, Format, ImportRefused, Line, Row
+from domain.text import printable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 DELIMITERS: Final = ",;\t"
+LONGEST_CELL: Final = 1_000  # characters; the cells that matter are names and codes
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -58,6 +59,8 @@ class Case(Generic[Row]):
     lines: list[Line[Row]]
     duplicates: int
     refusals: list[Refusal]
+    seen: dict[str, list[str]]
+    """Its rows so far, to know a row that comes twice; empty once the case is complete."""
 
     @property
     def rows(self) -> int:
@@ -70,10 +73,9 @@ def _opened(path: Path) -> Iterator[io.TextIOBase]:
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
         file.seek(0)
-        raw = gzip.open(file) if packed else file
-        # Undecodable bytes become surrogates, so that one bad line is refused by itself and by its number.
-        with io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:  # type: ignore[type-var]
-            yield text
+        with gzip.GzipFile(fileobj=file) if packed else file as raw:
+            # Undecodable bytes become surrogates, so that one bad line is refused by itself and by its number.
+            yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
 def survey(path: Path, format_: Format[Row]) -> Layout[Row]:
@@ -122,10 +124,10 @@ def _places(path: Path, format_: Format[Any], header: Sequence[str]) -> tuple[in
     found: list[int] = []
     missing: list[str] = []
     for field, names in format_.columns.items():
-        place = next((by_name[name.casefold()] for name in names if name.casefold() in by_name), None)
-        if place is None and field in format_.required:
+        places = [by_name[name.casefold()] for name in names if name.casefold() in by_name]
+        if not places and field in format_.required:
             missing.append(names[0])
-        found.append(len(header) if place is None else place)  # one past the end: an empty cell is put there
+        found.append(places[0] if places else len(header))  # one past the end: an empty cell is put there
     if missing:
         columns = ", ".join(name if name.isprintable() else repr(name) for name in header[:12])
         more = ", …" if len(header) > 12 else ""  # noqa: PLR2004 - enough to recognise a file by
@@ -137,8 +139,14 @@ def _places(path: Path, format_: Format[Any], header: Sequence[str]) -> tuple[in
     return tuple(found)
 
 
-def _records(text: io.TextIOBase, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Give each record after the header with the line it starts on; a str says what is wrong with a record."""
+class _Broken(str):
+    """Stands for a record that cannot be read: what is wrong with it."""
+
+    __slots__ = ()
+
+
+def _records(text: io.TextIOBase, delimiter: str) -> Iterator[tuple[int, list[str] | _Broken]]:
+    """Give each record after the header with the line it starts on."""
     reader = csv.reader(text, delimiter=delimiter)
     start = 2
     while True:
@@ -147,7 +155,7 @@ def _records(text: io.TextIOBase, delimiter: str) -> Iterator[tuple[int, list[st
                 yield start, cells
                 start = reader.line_num + 2
         except csv.Error as error:
-            yield start, f"cannot be read: {error}"
+            yield start, _Broken(f"cannot be read: {error}")
             start = reader.line_num + 2
         else:
             return
@@ -160,62 +168,72 @@ def cases(layout: Layout[Row]) -> Iterator[Case[Row] | Refusal]:
     it was surveyed.
     """
     left = Counter(layout.rows_of_case)
-    waiting: dict[str, tuple[Case[Row], set[tuple[str, ...]]]] = {}
-    make = layout.format.row._make  # type: ignore[attr-defined]
-    pick = itemgetter(*layout.places)
+    waiting: dict[str, Case[Row]] = {}
+    add = _adder(layout)
     place, width = layout.case_place, layout.width
     with _opened(layout.path) as text:
         text.readline()
         for number, cells in _records(text, layout.delimiter):
-            if not cells:
-                continue
-            if isinstance(cells, str):
-                yield Refusal(number, "", cells)
-                continue
-            if len(cells) != width:
-                yield Refusal(number, "", f"has {len(cells)} cells where the header has {width}")
+            if len(cells) != width or isinstance(cells, _Broken):
+                if cells:
+                    wrong = cells if isinstance(cells, _Broken) else f"has {len(cells)} cells, the header has {width}"
+                    yield Refusal(number, "", wrong)
                 continue
             name = cells[place]
-            pair = waiting.get(name)
-            if pair is None:
-                pair = waiting[name] = Case(name, [], 0, []), set()
-            case, seen = pair
-            whole = tuple(cells)
-            if whole in seen:
-                case.duplicates += 1
-            else:
-                seen.add(whole)
-                cells.append("")
-                row = make(pick(cells))
-                wrong = _wrong(whole, row, name)
-                if wrong is None:
-                    case.lines.append(Line(number, row))
-                else:
-                    case.refusals.append(Refusal(number, _shown(name), wrong))
+            case = waiting.get(name)
+            if case is None:
+                case = waiting[name] = Case(name, [], 0, [], {})
+            add(case, number, cells)
             left[name] -= 1
             if left[name] <= 0:
-                del waiting[name]
                 if left[name] < 0:
                     message = f"{layout.path} changed while it was read."
                     raise ImportRefused(message)
-                yield case
+                yield _complete(waiting.pop(name))
 
 
-def _wrong(cells: Sequence[str], row: Sequence[str], case: str) -> str | None:
+def _adder(layout: Layout[Row]) -> Callable[[Case[Row], int, list[str]], None]:
+    """Give the function that puts a row under its case: as a line, a duplicate or a refusal."""
+    make: Callable[[Sequence[str]], Row] = layout.format.row._make  # type: ignore[attr-defined]
+    pick = itemgetter(*layout.places)
+    width = layout.width
+
+    def add(case: Case[Row], number: int, cells: list[str]) -> None:
+        whole = "|".join(cells)
+        first = case.seen.setdefault(whole, cells)
+        if first is not cells and first[:width] == cells:
+            case.duplicates += 1
+            return
+        wrong = None if whole.isprintable() and len(whole) <= LONGEST_CELL else _wrong(cells)
+        cells.append("")  # what a column that the file does not have is read from
+        if wrong is None:
+            case.lines.append(Line(number, make(pick(cells))))
+        else:
+            case.refusals.append(Refusal(number, _shown(case.name), wrong))
+
+    return add
+
+
+def _complete(case: Case[Row]) -> Case[Row]:
+    case.seen.clear()
+    if case.name.strip() in NULLS:
+        case.refusals += [Refusal(line.number, _shown(case.name), "names no case") for line in case.lines]
+        case.lines.clear()
+    return case
+
+
+def _wrong(cells: Sequence[str]) -> str | None:
     """Say what no format could make anything of."""
-    if not "".join(cells).isprintable():
+    try:
         whole = "\n".join(cells)
-        try:
-            whole.encode()
-            printable_text(whole)
-        except UnicodeEncodeError:
-            return "is not UTF-8 text"
-        except ValueError as error:
-            return str(error)
-    if max(map(len, row)) > MOST_IN_SUBJECT:
-        return f"has a cell of more than {MOST_IN_SUBJECT} characters"
-    if case.strip() in {"", "?"}:
-        return "names no case"
+        whole.encode()
+        printable_text(whole)
+    except UnicodeEncodeError:
+        return "is not UTF-8 text"
+    except ValueError as error:
+        return str(error)
+    if max(map(len, cells)) > LONGEST_CELL:
+        return f"has a cell of more than {LONGEST_CELL} characters"
     return None
 
 

@@ -6,12 +6,11 @@ import asyncio
 import csv
 import gc
 import time
-from collections import Counter, deque
+from collections import deque
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from commands.imports.format import Clock, ImportRefused
@@ -21,6 +20,7 @@ from commands.imports.summary import Summary
 from commands.imports.telling import tell
 from domain.agent import Agent
 from domain.customer import Customer
+from domain.team import Team
 from domain.ticket_events import SourceStatusRecorded, TicketType
 from storage.codec import UnreadableEvent, decode, encode
 from storage.keyring import RootKeyError
@@ -29,19 +29,22 @@ from storage.log import Conflict, LogError, Submission
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from commands.imports.format import Format
     from commands.imports.reading import Layout
-    from commands.imports.story import Story
+    from commands.imports.story import Acquaintance, Story, Told
+    from commands.imports.summary import Met
     from domain.event import Event
     from storage.database import Workspace
     from storage.log import Appended, StoredRow
 
-CASES_AT_ONCE: Final = 96  # told in about 20 ms, so that the loop soon sends what waits
+CASES_AT_ONCE: Final = 64  # told in about 15 ms, so that the loop soon sends what waits
+GROUPS_AHEAD: Final = 8  # told while the database makes the keys of the people in a group
 CASES_IN_FLIGHT: Final = 1_000  # two full batches of the log: enough to keep it busy, little enough to hold
 
 
-async def run_import(  # noqa: PLR0913 - what an import can be told
+async def run_import(
     workspace: Workspace,
     format_: Format[Any],
     path: Path,
@@ -90,7 +93,7 @@ async def run_import(  # noqa: PLR0913 - what an import can be told
 def _rarer_collection() -> Iterator[None]:
     """Let the collector of cyclic garbage look less often: events are none, and it took a quarter of the time."""
     thresholds = gc.get_threshold()
-    gc.set_threshold(50_000, *thresholds[1:])
+    gc.set_threshold(500_000, *thresholds[1:])
     try:
         yield
     finally:
@@ -105,8 +108,27 @@ class _Telling:
     story: Story
     known: int = 0
     """How many of its events the log has, once that is known."""
-    people: Sequence[Any] = ()
+    people: Sequence[Acquaintance[Any]] = ()
     """Who is created with it."""
+
+    def news(self) -> list[Event]:
+        """Give what the log does not have, first the people, and mark these as on their way."""
+        events = self.story.events[self.known :]
+        self.people = [person for person in self.story.met.values() if not person.there] if events else []
+        created: list[Event] = []
+        for person in self.people:
+            person.there = True
+            created += person.who.pending_events
+        return created + events
+
+    def subjects(self) -> Iterator[UUID]:
+        """Name the persons whose values its events hold: customers met, and agents created with it."""
+        for (kind, _), person in self.story.met.items():
+            if kind is Customer:
+                yield person.id
+        for person in self.people:
+            if isinstance(person.who, Agent):
+                yield person.id
 
 
 class _Run:
@@ -126,30 +148,36 @@ class _Run:
         self.summary = summary
         self.progress = progress
         self.rejects: Any = None
-        self.in_flight: deque[tuple[_Telling, asyncio.Task[Appended]]] = deque()
-        self.there: set[UUID] = set()
-        """People and teams that the log has, or that are on their way to it."""
-        self.counted: set[UUID] = set()
+        self.in_flight: deque[tuple[_Telling, asyncio.Future[Appended]]] = deque()
 
     async def all(self) -> None:
-        """Tell and append every case, one group being told while the one before is looked up and sent."""
-        items = cases(self.layout)
-        sending: asyncio.Task[None] | None = None
+        """Tell every case, while those told before are looked up, sealed and appended in the same order."""
+        groups: asyncio.Queue[list[_Telling | Refusal]] = asyncio.Queue(GROUPS_AHEAD)
+        sender = asyncio.create_task(self._send_all(groups), name="import")
         try:
+            items = cases(self.layout)
             while group := self._told(items):
-                if sending is not None:
-                    await sending
-                sending = asyncio.create_task(self._send(group))
-                await asyncio.sleep(0)  # lets the query go out before the next group takes the processor
-            if sending is not None:
-                await sending
-            await self._settle(0)
+                await self._put(groups, group, sender)
+                await asyncio.sleep(0)  # lets what arrived from the database be sent on before the next group
+            await self._put(groups, [], sender)
+            await sender
         finally:
-            if sending is not None:
-                sending.cancel()
-            for _, task in self.in_flight:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in self.in_flight), return_exceptions=True)
+            sender.cancel()
+            for _, future in self.in_flight:
+                future.cancel()
+            await asyncio.gather(sender, *(future for _, future in self.in_flight), return_exceptions=True)
+
+    async def _put(
+        self,
+        groups: asyncio.Queue[list[_Telling | Refusal]],
+        group: list[_Telling | Refusal],
+        sender: asyncio.Task[None],
+    ) -> None:
+        while groups.full() and not sender.done():
+            await asyncio.wait([sender], timeout=0.01)
+        if sender.done():
+            sender.result()
+        groups.put_nowait(group)
 
     def _told(self, items: Iterator[Case[Any] | Refusal]) -> list[_Telling | Refusal]:
         return [
@@ -157,94 +185,86 @@ class _Run:
             for item in islice(items, CASES_AT_ONCE)
         ]
 
+    async def _send_all(self, groups: asyncio.Queue[list[_Telling | Refusal]]) -> None:
+        while group := await groups.get():
+            await self._send(group)
+        await self._settle(0)
+
     async def _send(self, group: Sequence[_Telling | Refusal]) -> None:
         """Look up what the log has of a group, and hand it the rest in the order of the file."""
-        tellings = [item for item in group if isinstance(item, _Telling)]
+        tellings: list[_Telling] = []
         for item in group:
             if isinstance(item, Refusal):
                 self._refuse(item)
                 self._count_rows(1)
-        heads = await self.workspace.log.heads(
-            [telling.story.ticket_id for telling in tellings]
-            + list({thing.id for telling in tellings for thing in telling.story.met} - self.there)
-        )
-        self.there.update(heads)
-        await self._recognise([telling for telling in tellings if telling.story.ticket_id in heads])
-        submissions: list[tuple[_Telling, list[Event]]] = []
-        subjects: set[UUID] = set()
-        for telling in tellings:
-            events = self._news(telling)
-            submissions.append((telling, events))
-            for event in events:
-                subjects.update(event.subject_of(field) for field in event.PERSONAL if getattr(event, field) is not None)
-        await self.workspace.keyring.ensure(subjects)
-        for telling, events in submissions:
-            self._submit(telling, events)
+            else:
+                tellings.append(item)
+        await self._look_up(tellings)
+        news = [telling.news() for telling in tellings]
+        await self.workspace.keyring.ensure({subject for telling in tellings for subject in telling.subjects()})
+        for telling, events in zip(tellings, news, strict=True):
+            if not events:
+                self._account(telling)
+            elif (submission := self._submission(telling, events)) is not None:
+                self.in_flight.append((telling, self.workspace.log.submit(submission)))
         await self._settle(CASES_IN_FLIGHT)
 
-    def _news(self, telling: _Telling) -> list[Event]:
-        """Give what the log does not have: first the people, then the ticket's events."""
-        story = telling.story
-        news = story.events[telling.known :]
-        telling.people = []
-        if news:
-            telling.people = [thing for thing in story.met if thing.id not in self.there]
-            self.there.update(thing.id for thing in telling.people)
-        return [event for thing in telling.people for event in thing.pending_events] + news
+    async def _look_up(self, tellings: Sequence[_Telling]) -> None:
+        """Find which of the tickets and people the log has, and how much of each ticket."""
+        strangers = {p.id: p for telling in tellings for p in telling.story.met.values() if p.there is None}
+        tickets = [telling.story.ticket_id for telling in tellings]
+        heads = await self.workspace.log.heads([*tickets, *strangers])
+        for id_, person in strangers.items():
+            person.there = id_ in heads
+        await self._recognise([telling for telling in tellings if telling.story.ticket_id in heads])
 
-    def _submit(self, telling: _Telling, events: list[Event]) -> None:
-        if not events:
-            self._account(telling)
-            return
+    def _submission(self, telling: _Telling, events: Sequence[Event]) -> Submission | None:
         keyring = self.workspace.keyring
         try:
             rows = [encode(event, keyring) for event in events]
         except RootKeyError as error:
             self._refuse_from(telling, telling.known, f"cannot be recorded: {error}")
-            return
-        submission = Submission(rows, {event.originator_id: event.originator_version - 1 for event in reversed(events)})
-        task = asyncio.create_task(self.workspace.log.append(submission))
-        self.in_flight.append((telling, task))
+            for person in telling.people:
+                person.there = None
+            telling.people = ()
+            self._account(telling)
+            return None
+        guards = {person.id: 0 for person in telling.people}
+        guards[telling.story.ticket_id] = telling.known
+        return Submission(rows, guards)
 
     async def _settle(self, most: int) -> None:
         """Wait until at most so many cases are in flight, and account for those that have arrived."""
         while self.in_flight and (len(self.in_flight) > most or self.in_flight[0][1].done()):
-            telling, task = self.in_flight[0]
+            telling, future = self.in_flight[0]
             try:
-                appended = await task
+                appended = await future
             except Conflict:
-                self.in_flight.popleft()
                 await self._again(telling)
-                continue
+            else:
+                self.summary.last_position = appended.position
             self.in_flight.popleft()
-            self.summary.last_position = appended.position
             self._account(telling)
 
     async def _again(self, telling: _Telling) -> None:
         """Send a case once more that somebody else has written to meanwhile, such as another import of the file."""
         for _ in range(_ATTEMPTS):
-            people = [thing.id for thing in telling.story.met]
-            self.there.difference_update(people)
+            for person in telling.story.met.values():
+                person.there = None
             telling.known = 0
-            heads = await self.workspace.log.heads([telling.story.ticket_id, *people])
-            self.there.update(heads)
-            if telling.story.ticket_id in heads:
-                await self._recognise([telling])
-            events = self._news(telling)
-            if not events:
-                break
-            guards = {event.originator_id: event.originator_version - 1 for event in reversed(events)}
-            rows = [encode(event, self.workspace.keyring) for event in events]
+            await self._look_up([telling])
+            events = telling.news()
+            await self.workspace.keyring.ensure(telling.subjects())
+            submission = self._submission(telling, events) if events else None
+            if submission is None:
+                return
             try:
-                appended = await self.workspace.log.append(Submission(rows, guards))
+                self.summary.last_position = (await self.workspace.log.append(submission)).position
             except Conflict:
                 continue
-            self.summary.last_position = appended.position
-            break
-        else:
-            message = f"others keep writing to {telling.story.foreign_id}; run the import again"
-            raise LogError(message)
-        self._account(telling)
+            return
+        message = f"others keep writing to {telling.story.foreign_id}; run the import again"
+        raise LogError(message)
 
     # What is there already
 
@@ -284,7 +304,8 @@ class _Run:
     def _refuse_from(self, telling: _Telling, version: int, reason: str) -> None:
         """Refuse the rows whose events come after a version; the case keeps what the log has."""
         story = telling.story
-        keep, drop = [], []
+        keep: list[Told] = []
+        drop: list[Told] = []
         for told in story.told:
             (drop if told.last > version and told.last > told.before else keep).append(told)
         story.told[:] = keep
@@ -294,8 +315,7 @@ class _Run:
     # The account
 
     def _account(self, telling: _Telling) -> None:
-        summary, case, story = self.summary, telling.case, telling.story
-        known = telling.known
+        summary, case, story, known = self.summary, telling.case, telling.story, telling.known
         for told in story.told:
             if told.last == told.before:
                 summary.rows_unchanged += 1
@@ -314,28 +334,20 @@ class _Run:
             summary.tickets.new += 1
         summary.events.update(event.TOPIC for event in news)
         summary.source_statuses.update(e.source_status for e in news if isinstance(e, SourceStatusRecorded))
-        created = {thing.id for thing in telling.people}
-        for thing in story.met:
-            if thing.id in self.counted:
-                continue
-            self.counted.add(thing.id)
-            met = self._kind(thing)
-            if thing.id in created:
-                met.new += 1
-            else:
-                met.known += 1
-        for thing in telling.people:
-            summary.events.update(event.TOPIC for event in thing.pending_events)
+        self._account_for_people(telling)
         self._count_rows(case.rows)
 
-    def _kind(self, thing: Any) -> Any:
-        match thing:
-            case Customer():
-                return self.summary.customers
-            case Agent():
-                return self.summary.agents
-            case _:
-                return self.summary.teams
+    def _account_for_people(self, telling: _Telling) -> None:
+        for person in telling.people:
+            self.summary.events.update(event.TOPIC for event in person.who.pending_events)
+        for (kind, _), person in telling.story.met.items():
+            if not person.counted:
+                person.counted = True
+                met: Met = getattr(self.summary, _PLACES[kind])
+                if person in telling.people:
+                    met.new += 1
+                else:
+                    met.known += 1
 
     def _refuse(self, refusal: Refusal) -> None:
         self.summary.rows_refused += 1
@@ -349,5 +361,6 @@ class _Run:
             self.progress(self.summary.rows_read, self.layout.rows)
 
 
+_PLACES: Final[dict[type, str]] = {Customer: "customers", Agent: "agents", Team: "teams"}
 _ATTEMPTS: Final = 5
 _ERASED: Final = "[erased]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from commands.identity import stream_id_for
 from domain import ticket_events
@@ -23,13 +23,36 @@ if TYPE_CHECKING:
     from commands.imports.format import Clock
     from domain.priority import Grade, Priority
 
+Kind = TypeVar("Kind", Agent, Customer, Team)
+
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+_COMMANDS: Final[dict[Status, tuple[str, ...]]] = {
+    Status.NEW: (),
+    Status.OPEN: ("resume", "reopen"),
+    Status.PENDING: ("set-pending",),
+    Status.ON_HOLD: ("put-on-hold",),
+    Status.SOLVED: ("solve",),
+    Status.CLOSED: ("close",),
+}
+"""The commands that do nothing but move a ticket to a status."""
+
 UNNAMED: Final = "not named by the source"
 """Whom a ticket waits for, or why it was solved, where the source does not say."""
 
 
 Person = tuple[str, str]
 """How a source knows somebody, or a team: a label that says what it is there, and a name."""
+
+
+@dataclass(slots=True, eq=False)
+class Acquaintance(Generic[Kind]):
+    """Somebody, or a team, as first met in a file. The flags belong to the import under way."""
+
+    who: Kind
+    id: UUID
+    there: bool | None = None
+    """Whether the log has it or will have it; None until that was looked up."""
+    counted: bool = False
 
 
 @dataclass(slots=True)
@@ -40,9 +63,9 @@ class Source:
     ticket_type: ticket_events.TicketType
     clock: Clock
     client: str
-    agents: dict[Person, Agent] = field(default_factory=dict)
-    teams: dict[Person, Team] = field(default_factory=dict)
-    customers: dict[Person, Customer] = field(default_factory=dict)
+    agents: dict[Person, Acquaintance[Agent]] = field(default_factory=dict)
+    teams: dict[Person, Acquaintance[Team]] = field(default_factory=dict)
+    customers: dict[Person, Acquaintance[Customer]] = field(default_factory=dict)
     _provenances: dict[tuple[UUID | None, UUID | None], Provenance] = field(default_factory=dict)
 
     def provenance(self, actor: UUID | None = None, on_behalf_of: UUID | None = None) -> Provenance:
@@ -59,43 +82,37 @@ class Source:
             )
         return found
 
-    def agent(self, who: Person, at: datetime) -> Agent:
+    def agent(self, who: Person, at: datetime) -> Acquaintance[Agent]:
         """Give an agent, met for the first time at `at` or before."""
         found = self.agents.get(who)
         if found is None:
             known_as = self._known_as(who)
-            found = self.agents[who] = Agent.create(
-                agent_id=stream_id_for("agent", known_as),
-                name=who[1],
-                foreign_id=known_as,
-                act=Act(at, self.provenance()),
-            )
+            id_ = stream_id_for("agent", known_as)
+            act = Act(at, self.provenance())
+            agent = Agent.create(agent_id=id_, name=who[1], foreign_id=known_as, act=act)
+            found = self.agents[who] = Acquaintance(agent, id_)
         return found
 
-    def team(self, which: Person, at: datetime) -> Team:
+    def team(self, which: Person, at: datetime) -> Acquaintance[Team]:
         """Give a team, met for the first time at `at` or before."""
         found = self.teams.get(which)
         if found is None:
             known_as = self._known_as(which)
-            found = self.teams[which] = Team.create(
-                team_id=stream_id_for("team", known_as),
-                name=which[1],
-                foreign_id=known_as,
-                act=Act(at, self.provenance()),
-            )
+            id_ = stream_id_for("team", known_as)
+            act = Act(at, self.provenance())
+            team = Team.create(team_id=id_, name=which[1], foreign_id=known_as, act=act)
+            found = self.teams[which] = Acquaintance(team, id_)
         return found
 
-    def customer(self, who: Person, at: datetime) -> Customer:
+    def customer(self, who: Person, at: datetime) -> Acquaintance[Customer]:
         """Give a customer, met for the first time at `at` or before."""
         found = self.customers.get(who)
         if found is None:
             known_as = self._known_as(who)
-            found = self.customers[who] = Customer.register(
-                customer_id=stream_id_for("customer", known_as),
-                name=who[1],
-                foreign_id=known_as,
-                act=Act(at, self.provenance()),
-            )
+            id_ = stream_id_for("customer", known_as)
+            act = Act(at, self.provenance())
+            customer = Customer.register(customer_id=id_, name=who[1], foreign_id=known_as, act=act)
+            found = self.customers[who] = Acquaintance(customer, id_)
         return found
 
     def _known_as(self, who: Person) -> str:
@@ -123,11 +140,9 @@ class Story:
         self.foreign_id = f"{source.name}:{case}"
         self.ticket_id = stream_id_for("ticket", self.foreign_id)
         self.told: list[Told] = []
-        self.met: list[Agent | Customer | Team] = []
+        self.met: dict[tuple[type, Person], Acquaintance[Any]] = {}
         """Everybody and every team named so far, in that order."""
-        self._agents: dict[Person, Agent] = {}
-        self._teams: dict[Person, Team] = {}
-        self._customers: dict[Person, Customer] = {}
+        self._provenances: dict[tuple[Person | None, Person | None], Provenance] = {}
         self._ticket: Ticket | None = None
         self._act: Act | None = None
         self._at: datetime = _LONG_AGO
@@ -168,39 +183,39 @@ class Story:
         Without an agent the source does not say who acted, or it was no person.
         """
         self._at = at
-        actor = None if by is None else self.agent(by).id
-        other = None if for_ is None else self.agent(for_).id
-        self._act = Act(at, self.source.provenance(actor, other))
+        found = self._provenances.get((by, for_))
+        if found is None:
+            actor = None if by is None else self.agent(by).id
+            other = None if for_ is None else self.agent(for_).id
+            found = self._provenances[by, for_] = self.source.provenance(actor, other)
+        self._act = Act(at, found)
 
     # Who
 
-    def agent(self, who: Person) -> Agent:
+    def agent(self, who: Person) -> Acquaintance[Agent]:
         """Give the agent whom the source knows so."""
-        found = self._agents.get(who)
+        found = self.met.get((Agent, who))
         if found is None:
-            found = self._agents[who] = self.source.agent(who, self._at)
-            self.met.append(found)
+            found = self.met[Agent, who] = self.source.agent(who, self._at)
         return found
 
-    def team(self, which: Person) -> Team:
+    def team(self, which: Person) -> Acquaintance[Team]:
         """Give the team that the source knows so."""
-        found = self._teams.get(which)
+        found = self.met.get((Team, which))
         if found is None:
-            found = self._teams[which] = self.source.team(which, self._at)
-            self.met.append(found)
+            found = self.met[Team, which] = self.source.team(which, self._at)
         return found
 
     def customer(self, who: Person) -> UUID:
         """Give the customer whom the source knows so."""
-        found = self._customers.get(who)
+        found = self.met.get((Customer, who))
         if found is None:
-            found = self._customers[who] = self.source.customer(who, self._at)
-            self.met.append(found)
+            found = self.met[Customer, who] = self.source.customer(who, self._at)
         return found.id
 
     # What
 
-    def opens(  # noqa: PLR0913 - what a ticket begins with
+    def opens(
         self,
         *,
         requester: Person,
@@ -257,13 +272,13 @@ class Story:
                 previous_status=ticket.status,
             )
         elif agent_ is not None:
-            ticket.assign(agent=agent_, team=team_, act=self.act)
+            ticket.assign(agent=agent_.who, team=None if team_ is None else team_.who, act=self.act)
         elif team_ is None or team_id == ticket.team_id:
             ticket.unassign(act=self.act)
         elif stays_new or (ticket.status is not Status.NEW and ticket.team_id is not None):
-            ticket.transfer(team=team_, act=self.act)
+            ticket.transfer(team=team_.who, act=self.act)
         else:
-            ticket.assign(team=team_, act=self.act)
+            ticket.assign(team=team_.who, act=self.act)
 
     def becomes(self, status: Status, said: str, *, code: str = UNNAMED, third_party: str = UNNAMED) -> None:
         """Say which status the ticket has now, `said` being the source's words for it.
@@ -273,20 +288,21 @@ class Story:
         ticket, act = self.ticket, self.act
         now = ticket.status
         moves = MOVES[now]
-        match status:
-            case Status.ON_HOLD if status is now or "put-on-hold" in moves:
+        if status is now and status is not Status.ON_HOLD:
+            return
+        command = next((command for command in _COMMANDS[status] if command in moves or status is now), None)
+        match command:
+            case "put-on-hold":
                 ticket.put_on_hold(third_party=third_party, act=act)
-            case _ if status is now:
-                pass
-            case Status.OPEN if "resume" in moves:
+            case "resume":
                 ticket.resume(act=act)
-            case Status.OPEN if "reopen" in moves:
+            case "reopen":
                 ticket.reopen(act=act)
-            case Status.PENDING if "set-pending" in moves:
+            case "set-pending":
                 ticket.set_pending(act=act)
-            case Status.SOLVED if "solve" in moves:
+            case "solve":
                 ticket.solve(resolution_code=code, act=act)
-            case Status.CLOSED if "close" in moves:
+            case "close":
                 ticket.close(act=act)
             case _:
                 self.stands(said, status)

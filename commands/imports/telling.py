@@ -25,10 +25,10 @@ def tell(format_: Format[Row], source: Source, case: Case[Row]) -> Story:
     while True:
         story = Story(source, case.name.strip())
         before: Row | None = None
+        version = met = 0
         for line in lines:
             if line.number in refused:
                 continue
-            version, met = story.version, len(story.met)
             try:
                 format_.tell(story, line.row, before)
             except (RowRefused, Rejected, ValueError) as error:
@@ -37,7 +37,9 @@ def tell(format_: Format[Row], source: Source, case: Case[Row]) -> Story:
                 if (story.version, len(story.met)) != (version, met):
                     break  # told by half: tell the case again without this row
                 continue
-            story.told.append(Told(line.number, version, story.version))
+            told = Told(line.number, version, story.version)
+            story.told.append(told)
+            version, met = told.last, len(story.met)
             before = line.row
         else:
             return story

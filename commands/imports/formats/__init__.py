@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from commands.imports.format import Format
+if TYPE_CHECKING:
+    from commands.imports.format import Format
 
 FORMATS: Final[dict[str, Format[Any]]] = {
     module_format.name: module_format

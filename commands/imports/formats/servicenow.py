@@ -80,7 +80,13 @@ STATES: Final[dict[str, tuple[Status, str]]] = {
 """The source's state → our status and, on hold, whom the ticket waits for. Any other state, such as the junk state
 -100, is recorded in its own words and leaves our status as it is."""
 
-PRIORITIES: Final = {"1": Priority.URGENT, "2": Priority.HIGH, "3": Priority.NORMAL, "4": Priority.LOW, "5": Priority.LOW}
+PRIORITIES: Final = {
+    "1": Priority.URGENT,
+    "2": Priority.HIGH,
+    "3": Priority.NORMAL,
+    "4": Priority.LOW,
+    "5": Priority.LOW,
+}
 GRADES: Final = {"1": Grade.HIGH, "2": Grade.MEDIUM, "3": Grade.LOW}
 """Both are told by the digit before the words: "2 - High"."""
 
