@@ -44,6 +44,19 @@ def by_the_matrix(impact: str, urgency: str) -> str:
     return {4: "urgent", 3: "high", 2: "normal"}.get(RANK[impact] + RANK[urgency], "low")
 
 
+def tells_old_and_new(event: Event, before: dict[str, object], after: dict[str, object]) -> None:
+    """Every `previous_x` of an event is what the ticket had, and its `x` is what the ticket has then."""
+    for name in type(event).model_fields:
+        current = name.removeprefix("previous_")
+        if current == name or current not in before:
+            continue
+        # What reads like an erased value is taken for one, and is not copied.
+        old = None if name in event.PERSONAL and before[current] == "[erased]" else before[current]
+        assert getattr(event, name) == old, name
+        if current in type(event).model_fields:
+            assert getattr(event, current) == after[current], current
+
+
 @dataclass
 class Model:
     """A ticket as plain values. A rule returns the problem that it expects, or None."""
@@ -435,7 +448,10 @@ class TicketMachine(RuleBasedStateMachine):
                 personal=event.personal_values(),
             )
             assert stored == event
+            before = {} if folded is None else copy(folded).__dict__
             folded = stored.mutate(folded)
+            assert folded is not None
+            tells_old_and_new(event, before, folded.__dict__)
         assert folded == self.ticket
 
 
