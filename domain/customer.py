@@ -93,26 +93,20 @@ class Customer(Aggregate):
         act: Act,
     ) -> None:
         """Change the details that are given; None leaves one as it is, CLEAR empties it."""
-        after = (
-            self.name if name is None else name,
-            _after(self.email, email),
-            _after(self.phone, phone),
-            _after(self.language, language),
-        )
-        if after == (self.name, self.email, self.phone, self.language):
-            return
-        self.record(
-            ContactChanged,
-            act,
-            name=after[0],
-            previous_name=known(self.name),
-            email=known(after[1]),
-            previous_email=known(self.email),
-            phone=known(after[2]),
-            previous_phone=known(self.phone),
-            language=after[3],
-            previous_language=self.language,
-        )
+        before = {"name": self.name, "email": self.email, "phone": self.phone, "language": self.language}
+        wanted = {"name": name, "email": email, "phone": phone, "language": language}
+        after = {detail: _after(before[detail], value) for detail, value in wanted.items()}
+        changed = tuple(detail for detail, value in after.items() if value != before[detail])
+        if changed:
+            stays = {detail: known(value) for detail, value in after.items() if detail not in changed}
+            self.record(
+                ContactChanged,
+                act,
+                changed=changed,
+                # A customer always has a name, be it an erased one.
+                **{**after, **stays, "name": after["name"]},
+                **{f"previous_{detail}": known(value) for detail, value in before.items()},
+            )
 
     def change_tier(self, *, tier: Tier, act: Act) -> None:
         """Rank the customer."""

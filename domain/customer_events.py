@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from domain.event import Created, Event, Personal
+from domain.event import Change, Created, Event, Personal
 
 if TYPE_CHECKING:
     from domain.customer import Customer
@@ -53,9 +53,15 @@ class Registered(CustomerEvent, Created):
 
 
 class ContactChanged(CustomerEvent):
-    """Name, e-mail, phone or language changed; all four stand here as they are afterwards."""
+    """Name, e-mail, phone or language changed; all four stand here as they are afterwards.
+
+    `changed` names those that did, since sealed values cannot be compared.
+    """
 
     TOPIC: ClassVar[str] = "customer.contact_changed"
+    CIRCUMSTANCES: ClassVar[frozenset[str]] = CustomerEvent.CIRCUMSTANCES | {"changed"}
+
+    changed: tuple[str, ...]
 
     name: OwnText
     previous_name: OwnTextOrNone
@@ -65,6 +71,10 @@ class ContactChanged(CustomerEvent):
     previous_phone: OwnTextOrNone
     language: str | None
     previous_language: str | None
+
+    def changes(self) -> tuple[Change, ...]:
+        """List what is named as changed."""
+        return tuple(change for change in super().changes() if change.field in self.changed)
 
     def apply(self, customer: Customer) -> None:
         """Take the four."""

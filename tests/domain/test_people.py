@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from domain import agent, customer_events, team
 from domain.customer import CLEAR, ContactKnown, Customer
 from domain.customer_events import Tier
-from domain.event import Change
+from domain.event import ERASED, Change
 from tests.domain.scenario import ANN, BY_ANN, CAROL, DAVE, FIRST_LINE, NETWORK, a_team, an_agent, given
 
 pytestmark = pytest.mark.pure
@@ -45,6 +47,29 @@ def test_only_the_details_that_are_given_change() -> None:
     (event,) = customer.pending_events
     assert event.changes() == (Change("phone", None, "+49 30 1234", personal=True),)  # type: ignore[attr-defined]
     assert (customer.name, customer.email, customer.phone) == ("Carol 陈", "carol@example.org", "+49 30 1234")
+
+
+def test_the_changed_details_are_known_without_opening_any() -> None:
+    customer = carol()
+    customer.change_contact(phone="+49 30 1234", act=BY_ANN)
+    (event,) = customer.pending_events
+    assert isinstance(event, customer_events.ContactChanged)
+    # Sealing the same value twice gives two tokens.
+    tokens = {field: f"token {number}" for number, field in enumerate(event.personal_values())}
+    sealed = customer_events.ContactChanged.from_state(
+        stream=CAROL, version=2, state=json.loads(event.state_json()), personal=tokens
+    )
+    assert sealed.changes() == (Change("phone", None, tokens["phone"], personal=True),)
+
+
+def test_details_of_an_erased_customer_are_not_copied() -> None:
+    customer = given(
+        customer_events.Registered, originator_id=CAROL, name=ERASED, email=ERASED, phone=ERASED, language="zh"
+    ).aggregate
+    customer.change_contact(language="en", act=BY_ANN)
+    (event,) = customer.pending_events
+    assert event.changed == ("language",)
+    assert (event.email, event.phone, event.previous_name, event.previous_email) == (None,) * 4
 
 
 def test_a_detail_can_be_cleared() -> None:
