@@ -61,11 +61,8 @@ class Case(Generic[Row]):
     refusals: list[Refusal]
     seen: dict[str, list[str]]
     """Its rows so far, to know a row that comes twice; empty once the case is complete."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows of the file these are."""
-        return len(self.lines) + self.duplicates + len(self.refusals)
+    rows: int = 0
+    """How many rows of the file it has, counted as they are read."""
 
 
 @contextmanager
@@ -183,6 +180,7 @@ def cases(layout: Layout[Row]) -> Iterator[Case[Row] | Refusal]:
             case = waiting.get(name)
             if case is None:
                 case = waiting[name] = Case(name, [], 0, [], {})
+            case.rows += 1
             add(case, number, cells)
             left[name] -= 1
             if left[name] <= 0:

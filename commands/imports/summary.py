@@ -67,14 +67,30 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Give the account as JSON knows it."""
-        figures = asdict(self)
-        figures["refusals"] = [refusal._asdict() for refusal in self.refusals]
-        for name in ("events", "source_statuses"):
-            figures[name] = dict(sorted(figures[name].items()))
-        figures["events_total"] = self.events.total()
-        figures["rows_per_second"] = round(self.rows_per_second)
-        figures["seconds"] = round(self.seconds, 3)
-        return figures
+        return {
+            "format": self.format,
+            "file": self.file,
+            "zone": self.zone,
+            "rows_read": self.rows_read,
+            "rows_with_events": self.rows_with_events,
+            "rows_unchanged": self.rows_unchanged,
+            "rows_duplicate": self.rows_duplicate,
+            "rows_already_imported": self.rows_already_imported,
+            "rows_refused": self.rows_refused,
+            "blank_lines": self.blank_lines,
+            "tickets": asdict(self.tickets) | {"continued": self.tickets_continued},
+            "customers": asdict(self.customers),
+            "agents": asdict(self.agents),
+            "teams": asdict(self.teams),
+            "events_total": self.events.total(),
+            "events": dict(sorted(self.events.items())),
+            "source_statuses": dict(sorted(self.source_statuses.items())),
+            "refusals": [refusal._asdict() for refusal in self.refusals],
+            "rejects_file": self.rejects_file,
+            "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.rows_per_second),
+            "last_position": self.last_position,
+        }
 
     def as_text(self) -> str:
         """Give the account for a person on a terminal."""

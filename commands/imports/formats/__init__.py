@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from commands.imports.format import Format
 
-FORMATS: Final[dict[str, Format[Any]]] = {
-    module_format.name: module_format
-    for module_format in (
-        import_module(f"{__name__}.{module.name}").FORMAT
-        for module in sorted(iter_modules(__path__), key=lambda module: module.name)
-    )
-}
+
+def found() -> dict[str, Format[Any]]:
+    """Import every module beside this one, and give their formats by name."""
+    names = sorted(module.name for module in iter_modules(__path__))
+    formats = (import_module(f"{__name__}.{name}").FORMAT for name in names)
+    return {format_.name: format_ for format_ in formats}
+
+
+FORMATS: Final[dict[str, Format[Any]]] = found()
 """The formats by the name that the command line knows them by."""

@@ -1,0 +1,1 @@
+"""Foreign logs, from a cell to the log."""
