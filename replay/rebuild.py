@@ -195,10 +195,11 @@ class _Build:
                 await writing
                 tell(target)
         finally:
-            for task in (reading, writing):
-                if task is not None and not task.done():
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+            if writing is not None:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+            # A thread cannot be stopped, and its connection must not be closed under it.
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _read(self, after: int, target: int) -> Page | None:
         if after >= target:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from domain.agent import Agent
-from domain.customer import Customer, Tier
+from domain.customer import Customer
+from domain.customer_events import Tier
 from domain.event import Act, Channel, Provenance, Rejected, Role
 from domain.priority import Priority
 from domain.status import Status
@@ -35,7 +36,9 @@ class DeskDays:
         self.at = NOON
         self.teams = [Team.create(team_id=self.new_id(), name=f"Team {n}", act=self.act()) for n in range(3)]
         self.agents = [
-            Agent.create(agent_id=self.new_id(), name=f"Agent {n}", teams=[self.chance.choice(self.teams)], act=self.act())
+            Agent.create(
+                agent_id=self.new_id(), name=f"Agent {n}", teams=[self.chance.choice(self.teams)], act=self.act()
+            )
             for n in range(4)
         ]
         self.customers = [
@@ -57,9 +60,7 @@ class DeskDays:
 
     def first(self) -> list[Event]:
         """Give the events by which teams, agents and customers came."""
-        return [
-            event for one in (*self.teams, *self.agents, *self.customers) for event in one.collect_events()
-        ]  # type: ignore[misc]
+        return [event for one in (*self.teams, *self.agents, *self.customers) for event in one.collect_events()]  # type: ignore[misc]
 
     def more(self, steps: int) -> list[Event]:
         """Let `steps` things be tried and give the events that came of them."""

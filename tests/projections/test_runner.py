@@ -110,9 +110,7 @@ async def test_a_workspace_made_later_is_found(database: Database, alpha: Worksp
         assert await wait_for(gamma, QUEUE, head, 10) == head
 
 
-async def test_the_checkpoint_moves_past_events_that_a_view_does_not_fold(
-    database: Database, alpha: Workspace
-) -> None:
+async def test_the_checkpoint_moves_past_events_that_a_view_does_not_fold(database: Database, alpha: Workspace) -> None:
     head = await record(alpha, DeskDays(1).first())
     await Runner(database, VIEWS).catch_up(alpha)
     assert await checkpoints(alpha) == {view.name: head for view in VIEWS}
@@ -178,6 +176,27 @@ async def test_a_runner_that_lost_a_view_writes_nothing(database: Database, alph
         await take_in(alpha, QUEUE, page, 0, len(page), owner=late.owner_id, old=old)
     assert await rows_of(alpha, QUEUE.label) == before
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == head
+
+
+async def test_a_runner_that_lost_a_view_where_it_stands_writes_nothing_either(
+    database: Database, alpha: Workspace
+) -> None:
+    desk = DeskDays(3)
+    await record(alpha, [*desk.first(), *desk.more(20)])
+    late = Runner(database, [QUEUE])
+    await late.catch_up(alpha)
+    old, _ = await bookkeeping.reached(alpha, QUEUE)
+    await late.release()
+    await Runner(database, [QUEUE]).catch_up(alpha)
+    await record(alpha, desk.more(40))
+    page = Page(await alpha.log.page(old, 1_000))
+    with pytest.raises(LostOwnership):
+        await take_in(alpha, QUEUE, page, 0, len(page), owner=late.owner_id, old=old)
+    with pytest.raises(LostOwnership):
+        await bookkeeping.stop(
+            alpha, QUEUE, owner=late.owner_id, at=old, position=old + 1, topic="ticket.opened", error="no"
+        )
+    assert (await bookkeeping.reached(alpha, QUEUE)) == (old, LIVE)
 
 
 async def test_a_page_is_not_taken_in_twice_by_its_owner(database: Database, alpha: Workspace) -> None:
