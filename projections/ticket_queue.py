@@ -75,23 +75,51 @@ _COLUMN_OF: Final[dict[Grouping, str]] = {
 }
 
 
+_TAKEN: Final[dict[type[happened.TicketEvent], tuple[str, ...]]] = {
+    happened.Assigned: ("agent_id", "team_id"),
+    happened.Unassigned: ("agent_id",),
+    happened.Transferred: ("team_id", "agent_id"),
+    happened.Escalated: ("level", "team_id", "agent_id"),
+    happened.DeEscalated: ("level",),
+    happened.SetPending: ("wake_at",),
+    happened.PriorityChanged: ("priority",),
+    happened.Categorised: ("category",),
+    happened.TypeChanged: ("type",),
+    happened.RequesterChanged: ("requester_id",),
+}
+"""Event → its fields that are columns of the same name, as they are after it. Every status is taken as well."""
+
+
 def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
     """Follow each ticket's present values; every event of a ticket moves its `updated_at` and `since`."""
     draft = Draft(rows)
     for event, position, _ in recorded:
         stream = event.originator_id
-        if isinstance(event, happened.Opened):
+        kind = type(event)
+        if kind is happened.Opened:
             draft.put(_opened(event, position), stream)
             continue
         row = draft.get(stream)
         if row is None:
             message = f"ticket {stream} has an event at position {position} but was never opened"
             raise ValueError(message)
+        values = event.__dict__
+        at = values["timestamp"]
         row["since"] = position
         row["version"] = event.originator_version
         # Occurred times of foreign histories may step back; the latest is when the ticket last changed.
-        row["updated_at"] = max(row["updated_at"], event.timestamp)
-        _apply(row, event)
+        row["updated_at"] = max(row["updated_at"], at)
+        status = values.get("status")
+        if status is not None and status != row["status"]:
+            _take_status(row, status, at)
+        for name in _TAKEN.get(kind, ()):
+            row[name] = values[name]
+        if kind is happened.PriorityChanged:
+            row["urgency_rank"] = RANKS[event.priority]
+        elif kind is happened.SubjectChanged:
+            row["subject_sealed"] = event.subject
+        elif kind is happened.Tagged or kind is happened.Untagged:
+            row["tags"] = list(event.tags)
     return draft.changed
 
 
@@ -121,55 +149,13 @@ def _opened(event: happened.Opened, position: int) -> Row:
     }
 
 
-def _apply(row: Row, event: happened.TicketEvent) -> None:  # noqa: C901, PLR0912 - one case an event
-    match event:
-        case happened.Assigned():
-            row["agent_id"], row["team_id"] = event.agent_id, event.team_id
-            _take_status(row, event.status, event.timestamp)
-        case happened.Unassigned():
-            row["agent_id"] = None
-        case happened.Transferred():
-            row["team_id"], row["agent_id"] = event.team_id, None
-        case happened.Escalated():
-            row["level"], row["team_id"], row["agent_id"] = event.level, event.team_id, event.agent_id
-        case happened.DeEscalated():
-            row["level"] = event.level
-        case happened.SetPending():
-            _take_status(row, event.status, event.timestamp)
-            row["wake_at"] = event.wake_at
-        case (
-            happened.Replied()
-            | happened.CustomerMessageReceived()
-            | happened.PutOnHold()
-            | happened.Resumed()
-            | happened.Solved()
-            | happened.Reopened()
-            | happened.Closed()
-            | happened.SourceStatusRecorded()
-        ):
-            _take_status(row, event.status, event.timestamp)
-        case happened.PriorityChanged():
-            row["priority"], row["urgency_rank"] = event.priority, RANKS[event.priority]
-        case happened.Categorised():
-            row["category"] = event.category
-        case happened.Tagged() | happened.Untagged():
-            row["tags"] = list(event.tags)
-        case happened.SubjectChanged():
-            row["subject_sealed"] = event.subject
-        case happened.TypeChanged():
-            row["type"] = event.type
-        case happened.RequesterChanged():
-            row["requester_id"] = event.requester_id
-
-
 def _take_status(row: Row, status: str, at: datetime) -> None:
-    if status != row["status"]:
-        row["status"] = status
-        row["wake_at"] = None
-        if status == "solved":
-            row["solved_at"] = at
-        elif status != "closed":
-            row["solved_at"] = None
+    row["status"] = status
+    row["wake_at"] = None
+    if status == "solved":
+        row["solved_at"] = at
+    elif status != "closed":
+        row["solved_at"] = None
 
 
 READS: Final = frozenset(
