@@ -22,7 +22,7 @@ from api.access import CredentialCheck, GuardedRoute
 from api.command_routes import command_router
 from api.framing import REQUEST_ID, Framing
 from api.view_pages import LONGEST_WAIT
-from commands.execution import Desk
+from commands.desk import Desk
 
 if TYPE_CHECKING:
     from starlette.requests import Request

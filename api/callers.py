@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from api.conditions import expected_version, idempotency_key
 from api.framing import REQUEST_ID
-from commands.execution import Caller, Request
+from commands.request import Caller, Request
 from domain.event import Channel, Role
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from uuid import UUID
 
-    from commands.execution import CommandSpec, Outcome
+    from commands.execution import CommandSpec
+    from commands.request import Outcome
 
 COLLECTIONS: Final = {"ticket": "/tickets", "customer": "/customers", "agent": "/agents", "team": "/teams"}
 """Kind of thing → where its things are found."""

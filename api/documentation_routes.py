@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from api import problems
 from api.access import GuardedRoute
+from api.command_routes import problem_response
 from api.problems import NOT_FOUND, Problem
 from commands.catalogue import COMMANDS
 
@@ -96,8 +97,13 @@ def complete_schema(app: FastAPI) -> dict[str, Any]:
     schemas.update(definitions.get("$defs", {}))
     schemas["Problem"] = PROBLEM_SCHEMA
     schemas["CommandOutcome"] = OUTCOME_SCHEMA
-    schemas.pop("HTTPValidationError", None)
-    schemas.pop("ValidationError", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            # The framework's own idea of this answer is not what is sent.
+            if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                operation["responses"]["422"] = problem_response("Values that are not valid")
     components["securitySchemes"] = {"credential": {"type": "http", "scheme": "bearer", "bearerFormat": "desk_…"}}
     return described
 

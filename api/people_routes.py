@@ -19,7 +19,8 @@ from api.problems import MALFORMED_REQUEST, Problem
 from api.ticket_routes import READING_PROBLEMS, Caller
 from api.view_pages import After, CursorText, Limit, Line, listed, wait_if_asked
 from commands.customers import normal_contact
-from commands.execution import NotFound, may_see
+from commands.desk import NotFound
+from commands.request import may_see
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.customer_events import Tier  # noqa: TC001 - FastAPI reads the annotation at run time
@@ -27,7 +28,7 @@ from domain.team import Team
 from projections import directory
 
 if TYPE_CHECKING:
-    from commands.execution import Desk, Kind
+    from commands.desk import Desk, Kind
     from domain.event import Aggregate
     from projections.directory import DirectoryEntry
 

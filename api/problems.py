@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from commands.execution import Forbidden, NotFound, StaleVersion
+from commands.desk import NotFound
+from commands.request import Forbidden, StaleVersion
 from domain.event import Rejected
 from projections.bookkeeping import ViewsNotReady
 from projections.listing import CursorExpired, CursorInvalid

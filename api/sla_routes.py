@@ -22,7 +22,7 @@ from domain.ticket import Ticket
 from projections import sla_clock
 
 if TYPE_CHECKING:
-    from commands.execution import Desk
+    from commands.desk import Desk
     from projections.sla_clock import ClockEntry
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])

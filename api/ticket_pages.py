@@ -16,7 +16,7 @@ from replay.history import history
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from commands.execution import Caller
+    from commands.request import Caller
     from replay.as_of import AsOf
     from replay.history import Entry, History
     from storage.database import Workspace

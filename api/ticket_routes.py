@@ -19,7 +19,8 @@ from api.command_routes import problem_response
 from api.conditions import parse_position, position_text
 from api.problems import FORBIDDEN, MALFORMED_REQUEST, NOT_FOUND, Problem
 from api.ticket_pages import Messages, Moment, TicketTold, files_of, may_read, messages_of, ticket_told
-from commands.execution import NotFound, may_see
+from commands.desk import NotFound
+from commands.request import may_see
 from domain.event import Role
 from domain.ticket import Ticket
 from replay.history import history as life_of
@@ -28,7 +29,7 @@ from storage import attachments
 from storage.credentials import Credential
 
 if TYPE_CHECKING:
-    from commands.execution import Desk
+    from commands.desk import Desk
 
 router = APIRouter(route_class=GuardedRoute, tags=["tickets"])
 

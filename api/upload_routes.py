@@ -20,7 +20,7 @@ from domain.text import printable_line
 from storage import attachments
 
 if TYPE_CHECKING:
-    from commands.execution import Desk
+    from commands.desk import Desk
 
 router = APIRouter(route_class=GuardedRoute, tags=["tickets"])
 

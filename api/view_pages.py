@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Query
@@ -10,6 +12,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.conditions import parse_position, position_text
+from projections.bookkeeping import ViewsNotReady
 from projections.waiting import wait_for
 
 if TYPE_CHECKING:
@@ -17,11 +20,12 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from commands.execution import Desk
+    from commands.desk import Desk
     from projections.listing import Listing
     from projections.view import View
 
 MOST_ITEMS: Final = 200
+NOT_READY_PAUSE: Final = 0.05  # seconds between two looks for a view that has no table yet
 LONGEST_WAIT: Final = 5.0  # seconds; a client that has to wait longer asks again
 
 
@@ -55,7 +59,17 @@ async def wait_if_asked(request: Request, desk: Desk, view: View, after: str | N
     if after is None:
         return
     position = parse_position(after).checked(await desk.workspace.log.epoch())
-    await wait_for(desk.workspace, view, position, request.app.state.longest_wait)
+    deadline = time.monotonic() + request.app.state.longest_wait
+    while True:
+        try:
+            await wait_for(desk.workspace, view, position, max(deadline - time.monotonic(), 0.0))
+        except ViewsNotReady:
+            # Whoever keeps the views up is about to make its tables.
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(NOT_READY_PAUSE)
+        else:
+            return
 
 
 async def listed(desk: Desk, page: Listing[Any], told: Callable[[Any], dict[str, Any]]) -> Response:

@@ -26,7 +26,7 @@ from projections.bookkeeping import view_status
 from projections.registry import VIEWS
 
 if TYPE_CHECKING:
-    from commands.execution import Desk
+    from commands.desk import Desk
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])
 

@@ -8,10 +8,11 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from commands.demo import load_demo
-
-from commands.execution import Desk
+from commands.desk import Desk
 from domain.event import SYSTEM_ACTOR, Role
 from domain.ticket import Ticket
+from projections.registry import VIEWS
+from projections.runner import Runner
 from storage import credentials
 from storage.database import Database
 from storage.migrations import create_workspace, migrate
@@ -63,6 +64,10 @@ async def prepare(settings: Settings, console: Console) -> Opened:
         if (await workspace.log.head()).position == 0:
             console.print("Loading a demo desk …")
             await load_demo(workspace)
+            # So that the first look at a list finds it whole; later on the views keep up by themselves.
+            runner = Runner(database, VIEWS)
+            await runner.catch_up(workspace)
+            await runner.release()
         examples = await _examples(workspace)
         tokens = await _tokens(workspace, settings.data_dir / CREDENTIALS_FILE, examples)
     return Opened(settings.workspace, tokens, examples)

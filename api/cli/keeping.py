@@ -12,7 +12,7 @@ from rich.table import Table
 
 from api.cli.progress import progress_of
 from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_of, work
-from commands.execution import Desk
+from commands.desk import Desk
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.event import SYSTEM_ACTOR, Role

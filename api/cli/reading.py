@@ -15,7 +15,8 @@ from rich.text import Text
 
 from api.cli.surroundings import MISCONFIGURED, Failure, surroundings_of, work
 from api.ticket_pages import NOW, Moment, TicketTold, ticket_told
-from commands.execution import Caller, Desk
+from commands.desk import Desk
+from commands.request import Caller
 from domain.event import SYSTEM_ACTOR, Channel, Role
 from replay.history import history
 from replay.terminal import console_for, visible, write, write_json

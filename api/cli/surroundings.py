@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from api.problems import sentence
 from api.server import AddressUnavailable
-from commands.execution import NotFound
+from commands.desk import NotFound
 from domain.event import Rejected
 from replay.stream import ReplayError
 from storage.database import Database, DatabaseUnreachable, UnknownWorkspace

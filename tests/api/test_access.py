@@ -31,6 +31,7 @@ def every_route(app: FastAPI) -> list[tuple[str, str, str]]:
     found = []
     for route in app.routes:
         assert isinstance(route, GuardedRoute), route
+        assert route.methods is not None
         (method,) = route.methods
         assert route.operation_id is not None
         found.append((route.operation_id, method, route.path))

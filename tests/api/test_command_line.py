@@ -1,0 +1,163 @@
+"""The command line as people meet it: what it prints, one sentence for what is wrong, and a status."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from api.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Desk = Callable[..., "Done"]
+
+
+class Done(NamedTuple):
+    """What became of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def desk(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Desk:
+    """Run `desk` with arguments in the workspace alpha of an empty database."""
+    for name in os.environ:
+        if name.startswith(("PG", "DESK_", "DATABASE_URL")):
+            monkeypatch.delenv(name)
+
+    def run(*arguments: str, **more: str) -> Done:
+        for name, value in (environment | more).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["desk", *arguments])
+        capsys.readouterr()
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0
+        else:
+            status = 0
+        told = capsys.readouterr()
+        return Done(status, told.out, told.err)
+
+    return run
+
+
+def refused(done: Done, status: int, *words: str) -> None:
+    """Assert that a command ended with a status and one sentence that has words in it."""
+    assert done.returncode == status, done.stderr
+    assert done.stderr.startswith("desk: ")
+    assert done.stderr.count("\n") == 1
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"DATABASE_URL": "postgresql://127.0.0.1:1/desk"}, ["cannot be reached"]),
+        ({"DATABASE_URL": "postgresql://no-such-host.invalid/desk"}, ["cannot be reached"]),
+        ({"DATABASE_URL": "nonsense"}, ["DATABASE_URL"]),
+        ({"DESK_PORT": "eight"}, ["DESK_PORT"]),
+        ({"DESK_WORKSPACE": "No Such"}, ["DESK_WORKSPACE"]),
+        ({"DESK_WORKSPACE": "gamma"}, ["gamma", "desk workspace create"]),
+    ],
+)
+def test_a_wrong_setting_gives_one_sentence_and_status_2(
+    desk: Desk, variables: dict[str, str], words: list[str]
+) -> None:
+    refused(desk("views", **variables), 2, *words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rebuild", "nothing"],
+        ["import", "nothing", "file.csv"],
+        ["credential", "issue", "--role", "customer"],
+        ["credential", "issue", "--role", "agent", "--expires", "soon"],
+        ["workspace", "create", "No Such"],
+        ["replay", "1", "--as-of", "yesterday"],
+        ["replay", "1", "--position", "-1"],
+        ["replay", "1", "--version", "1", "--position", "1"],
+        ["-w", "No Such", "views"],
+    ],
+)
+def test_wrong_usage_gives_one_sentence_and_status_2(desk: Desk, arguments: list[str]) -> None:
+    refused(desk(*arguments), 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["replay", "1"],
+        ["ticket", "zendesk:1"],
+        ["import", "volvo", "/no/such/file.csv"],
+        ["workspace", "create", "alpha"],
+        ["credential", "issue", "--role", "agent", "--agent", "nobody"],
+    ],
+)
+def test_work_that_cannot_be_done_gives_one_sentence_and_status_1(desk: Desk, arguments: list[str]) -> None:
+    refused(desk(*arguments), 1)
+
+
+def test_an_unknown_command_is_status_2(desk: Desk) -> None:
+    done = desk("fly")
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+
+
+def test_everything_has_help(desk: Desk) -> None:
+    for command in ("run", "serve", "project", "migrate", "views", "rebuild", "replay", "ticket", "import", "bench"):
+        done = desk(command, "--help")
+        assert done.returncode == 0, command
+        assert "Usage: desk" in done.stdout
+
+
+def test_a_workspace_is_made_filled_read_and_rebuilt(desk: Desk, tmp_path: Path) -> None:
+    assert desk("workspace", "create", "gamma").returncode == 0
+    assert desk("workspace", "list").stdout.split() == ["alpha", "beta", "gamma"]
+    token = desk("-w", "gamma", "credential", "issue", "--role", "auditor", "--expires", "90d").stdout.strip()
+    assert token.startswith("desk_auditor_")
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "concept:name,lifecycle:transition,org:resource,org:group,impact,product,time:timestamp,case:concept:name\n"
+        "Queued,Awaiting Assignment,Minnie,Org line A2,High,PROD191,2006-01-11 15:49:42+00:00,1-109135791\n"
+        "Accepted,In Progress,Minnie,Org line A2,High,PROD191,2006-02-11 15:49:42+00:00,1-109135791\n"
+        "Accepted,In Progress,Minnie,Org line A2,High,PROD191,yesterday,1-109135792\n"
+    )
+    rejects = tmp_path / "rejects.csv"
+    imported = desk("-w", "gamma", "import", "volvo", str(log), "--json", "--rejects", str(rejects))
+    assert imported.returncode == 0, imported.stderr
+    account = json.loads(imported.stdout)
+    assert (account["rows_read"], account["rows_refused"], account["tickets"]["new"]) == (3, 1, 1)
+    assert "yesterday" in rejects.read_text()
+    views = desk("-w", "gamma", "views").stdout
+    assert "ticket_queue" in views
+    for view in ("ticket_queue", "sla_clock", "audit_trail", "directory"):
+        assert desk("-w", "gamma", "rebuild", view).returncode == 0
+    assert "live" in desk("-w", "gamma", "views").stdout
+    shown = desk("-w", "gamma", "ticket", "volvo:1-109135791")
+    assert "volvo:1-109135791" in shown.stdout
+    told = json.loads(desk("-w", "gamma", "ticket", "volvo:1-109135791", "--json").stdout)
+    life = desk("-w", "gamma", "replay", str(told["number"])).stdout
+    assert "opened" in life
+    entries = json.loads(desk("-w", "gamma", "replay", told["id"], "--json").stdout)["entries"]
+    assert len(entries) == told["version"]
+    then = json.loads(desk("-w", "gamma", "replay", told["id"], "--json", "--version", "1").stdout)
+    assert (then["version"], then["status"]) == (1, "new")
+    past = desk("-w", "gamma", "replay", told["id"], "--position", str(told["number"])).stdout
+    assert "version 1" in past
+    refused(desk("ticket", str(told["number"])), 1)
+
+
+def test_benchmarks_outside_a_checkout_say_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tests.benchmarks.append", None)
+    refused(desk("bench", "append"), 2, "checkout")
