@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from storage.codec import Recorded, UndecodableState, decode, event_type
+from storage.codec import Recorded, UndecodableState, decode, event_type, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Extract:
     """Decodes events for one view.
 
-    What it gives are events of their own classes with the fields that the view reads and no others. A shape that is
-    not read off as it lies, an older one or one with a personal value that the view reads, is decoded in full.
+    What it gives are events of their own classes with the fields that the view reads and no others; personal values
+    are sealed. A type that has had other shapes is decoded in full.
     """
 
     def __init__(self, view: View) -> None:
@@ -42,14 +42,17 @@ class Extract:
         view = self._view
         if not view.wants(row.topic):
             return None
-        if view.reads is None or cls.class_version != 1 or view.reads & cls.PERSONAL.keys():
+        if view.reads is None or cls.class_version != 1:
             return decode
+        personal = view.reads & cls.PERSONAL.keys()
         # A field without a default that may be None is left out of the stored state.
         fields: dict[str, Any] = {
             name: (field.rebuild_annotation(), None if field.is_required() and name in cls._ABSENT else field)
             for name, field in cls.model_fields.items()
-            if name in view.reads
+            if name in view.reads - personal
         }
+        if personal:
+            fields["commitments"] = (dict[str, str], {})
         model = create_model(cls.__name__, __config__=ConfigDict(extra="ignore"), **fields)
         validate = model.__pydantic_validator__.validate_json
         make, put = cls.__new__, object.__setattr__
@@ -61,6 +64,9 @@ class Extract:
                 decode(row)  # says what is wrong as it is said everywhere
                 message = f"cannot be read for {view.name}"
                 raise UndecodableState(row, message) from None
+            if personal:
+                has = values.pop("commitments")
+                values.update(dict.fromkeys(personal), **sealed(row, personal & has.keys()))
             values["originator_id"] = row.stream
             values["originator_version"] = row.version
             event = make(cls)

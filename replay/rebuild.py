@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
@@ -25,7 +25,7 @@ from projections.view import ViewError
 from storage.codec import UnreadableEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from storage.log import StoredRow
 
 PAGE_EVENTS: Final = 25_000  # larger pages meet a row more often before it is written, and hold more of them in memory
+PAGES_BETWEEN_COLLECTIONS: Final = 20
 LEASE_SECONDS: Final = 5.0  # how long a rebuild that was killed keeps the next from going on
 RENEW_SECONDS: Final = 1.0
 LOCK_TIMEOUT: Final = "500ms"  # readers and the live projection wait behind the swap for no longer than this
@@ -123,7 +124,8 @@ class _Build:
                 left = max(total - self.position, 0) / rate if rate else 0.0
                 progress(Progress(self.position, max(total, self.position), rate, left))
 
-            await self._reach(connection, await self._target(), tell)
+            with _collecting_rarely():
+                await self._reach(connection, await self._target(), tell)
             await self._index(connection)
             await self._put_in_place(connection, tell)
             tell(self.position)
@@ -177,6 +179,7 @@ class _Build:
         reading = asyncio.create_task(self._read(self.position, target))
         writing: asyncio.Task[None] | None = None
         written: Rows = {}
+        pages = 0
         try:
             while page := await reading:
                 reading = asyncio.create_task(self._read(page.ceiling.position, target))
@@ -190,6 +193,9 @@ class _Build:
                     tell(target)
                 writing = asyncio.create_task(self._write(connection, page.ceiling, rows, changed))
                 written = changed
+                pages += 1
+                if pages % PAGES_BETWEEN_COLLECTIONS == 0:
+                    gc.collect()
                 await asyncio.sleep(0)
             if writing is not None:
                 await writing
@@ -209,18 +215,12 @@ class _Build:
 
     def _folded(self, page: Page, rows: Rows) -> Rows:
         """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
-        # The collector would look through everything just read, again and again, and find nothing to free.
-        collecting = gc.isenabled()
-        gc.disable()
         try:
             return self.view.fold(rows, self._extract.recorded(page.rows))
         except UnreadableEvent as error:
             raise RebuildFailed(self.view, error.row, error) from error
         except Exception as error:
             raise RebuildFailed(self.view, self._culprit(page, rows), error) from error
-        finally:
-            if collecting:
-                gc.enable()
 
     def _culprit(self, page: Page, rows: Rows) -> StoredRow:
         """Find the event at which a fold of a page fails, by folding one at a time."""
@@ -351,6 +351,18 @@ async def _claimed(build: _Build) -> AsyncIterator[None]:
         with suppress(psycopg.Error):
             async with pool.connection() as connection:
                 await connection.execute(SQL(_RELEASE).format(**names), (*us, build.owner))
+
+
+@contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """Keep the collector from looking through every page again and again: there are no cycles in them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _recipe(view: View) -> str:

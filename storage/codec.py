@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from storage.log import LogError, NewEvent, StoredRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -152,6 +152,18 @@ def decode(row: StoredRow, keyring: Keyring | None = None) -> Recorded:
             raise UndecodableState(row, f"was written by a newer release: {error}") from error
         raise
     return Recorded(event, row.position, row.recorded_at)
+
+
+def sealed(row: StoredRow, fields: Iterable[str]) -> dict[str, str]:
+    """Give some personal fields that an event has as `decode` gives them without a keyring, without decoding it.
+
+    Raises UndecodableState.
+    """
+    try:
+        boxes: Mapping[str, str] = from_json(row.personal) if row.personal else {}
+        return {field: f"{row.version}.{field}.{boxes[field]}" if field in boxes else ERASED for field in fields}
+    except (ValueError, TypeError) as error:
+        raise UndecodableState(row, f"cannot be decoded: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
