@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from commands.execution import ADMINISTRATORS, Command, Decision, command
+from commands.execution import Decision, command
+from commands.request import ADMINISTRATORS, Command
 from commands.tickets import ForeignId
 from domain.agent import Agent
 from domain.contact import EmailAddress

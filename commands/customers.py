@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import StringConstraints
 
-from commands.execution import Command, Decision, command
+from commands.execution import Decision, command
+from commands.request import Command
 from commands.tickets import ForeignId
 from domain.contact import EmailAddress, PhoneNumber, normalise_email, normalise_phone
 from domain.customer import CLEAR, Customer

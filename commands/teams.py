@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commands.execution import ADMINISTRATORS, Command, Decision, command
+from commands.execution import Decision, command
+from commands.request import ADMINISTRATORS, Command
 from commands.tickets import ForeignId
 from domain.team import Team
 from domain.text import Label, Text

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
-from commands.execution import EVERYBODY, Command, Decision, NotFound, UnknownReference, command
+from commands.desk import NotFound
+from commands.execution import Decision, command
+from commands.request import EVERYBODY, Command, UnknownReference
 from domain.agent import Agent
 from domain.attachment import MOST_IN_A_MESSAGE, Attachment, NamedAttachment
 from domain.contact import EmailAddress

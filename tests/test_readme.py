@@ -84,7 +84,7 @@ class Shell:
         assert self._process.stdout is not None
         self._process.stdin.write(f"{command}\nprintf '\\n--done %d\\n' $?\n")
         self._process.stdin.flush()
-        output = []
+        output: list[str] = []
         for line in self._process.stdout:
             if match := re.fullmatch(r"--done (\d+)\n", line):
                 return "".join(output), int(match[1])

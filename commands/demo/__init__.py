@@ -19,7 +19,7 @@ from commands.demo.people import (
     WORKERS,
 )
 from commands.demo.texts import MATTERS, TEAMS
-from commands.execution import Desk
+from commands.desk import Desk
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.customer_events import Tier

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from commands.catalogue import COMMANDS
-from commands.execution import Caller, Desk, Kind, Outcome, Request, execute
+from commands.desk import Desk, Kind
+from commands.execution import execute
+from commands.request import Caller, Outcome, Request
 from domain.event import Channel, Role
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from commands.customers import EMAIL
 from commands.demo import DAYS, imagine, load_demo
-from commands.execution import Desk
+from commands.desk import Desk
 from domain.customer import Customer
 from domain.status import Status
 from domain.ticket import Ticket

@@ -9,8 +9,9 @@ from uuid import uuid4
 import pytest
 
 from commands.catalogue import COMMANDS
-from commands.execution import AlreadyExists, Forbidden, NotFound, StaleVersion, UnknownReference
+from commands.desk import NotFound
 from commands.identity import stream_id_for
+from commands.request import AlreadyExists, Forbidden, StaleVersion, UnknownReference
 from domain.agent import AgentInactive
 from domain.customer import ContactKnown, Customer
 from domain.event import Role
@@ -292,7 +293,7 @@ async def test_a_copy_shown_to_one_reader_is_not_changed_by_a_later_command(alph
 
 
 async def test_the_copies_held_in_memory_are_bounded(alpha: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("commands.execution.AGGREGATES_HELD", 5)
+    monkeypatch.setattr("commands.desk.AGGREGATES_HELD", 5)
     sender = Sender.at(alpha)
     tickets = [await sender.ticket() for _ in range(10)]
     assert len(sender.desk._held) == 5

@@ -1,0 +1,182 @@
+"""The tickets, customers, agents and teams of a workspace as one process knows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar, cast
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from commands.identity import stream_id_for
+from domain.agent import Agent
+from domain.customer import Customer
+from domain.event import Aggregate
+from domain.team import Team
+from domain.ticket import Ticket
+from storage.codec import decode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from storage.database import Workspace
+    from storage.log import Appended, StoredRow
+
+AGGREGATES_HELD: Final = 10_000  # some 3 KB each
+LONGEST_NUMBER: Final = 18  # digits of a bigint that cannot overflow
+
+Kind = Literal["ticket", "customer", "agent", "team"]
+KINDS: Final[dict[Kind, type[Aggregate]]] = {"ticket": Ticket, "customer": Customer, "agent": Agent, "team": Team}
+
+A = TypeVar("A", bound=Aggregate)
+
+
+class NotFound(Exception):
+    """There is no such ticket, customer, agent or team for this caller."""
+
+    def __init__(self, kind: Kind, reference: str) -> None:
+        super().__init__(f"there is no {kind} {reference!r}")
+        self.kind = kind
+        self.reference = reference
+
+
+class Held(NamedTuple):
+    """An aggregate as last seen, and the position of its first event."""
+
+    aggregate: Aggregate
+    first_position: int
+
+
+class Desk:
+    """The tickets, customers, agents and teams of one workspace as this process knows them."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._held: OrderedDict[UUID, Held] = OrderedDict()
+        self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self._under_way: dict[bytes, asyncio.Event] = {}
+
+    async def load(self, cls: type[A], stream: UUID) -> A:
+        """Give an aggregate as of now, or a little before: for showing, not for deciding. Raises NotFound."""
+        held = await self.held(cls, stream, fresh=True)
+        return copied(cast("A", held.aggregate))
+
+    async def number_of(self, stream: UUID) -> int:
+        """Give a ticket's short number: the position of its first event."""
+        return (await self.held(Ticket, stream)).first_position
+
+    def first_position(self, stream: UUID) -> int | None:
+        """Give the position of the first event of a stream that is held in memory, or None."""
+        held = self._held.get(stream)
+        return None if held is None else held.first_position
+
+    async def held(self, cls: type[Aggregate], stream: UUID, *, fresh: bool = False) -> Held:
+        """Give the aggregate as held in memory, folding its stream where it is not, or what is new with `fresh`."""
+        held = self._held.get(stream)
+        if held is None or fresh:
+            held = await self._catch_up(cls, stream, held)
+        else:
+            self._held.move_to_end(stream)
+        if held is None or not isinstance(held.aggregate, cls):
+            raise NotFound(kind_of(cls), str(stream))
+        return held
+
+    async def _catch_up(self, cls: type[Aggregate], stream: UUID, held: Held | None) -> Held | None:
+        rows = await self.workspace.log.stream(stream, after=0 if held is None else held.aggregate.version)
+        if rows:
+            await self.workspace.keyring.load(rows)
+            held = fold(rows, self.workspace, held)
+            if isinstance(held.aggregate, cls):
+                self._hold(held)
+        return held
+
+    def _hold(self, held: Held) -> None:
+        known = self._held.get(held.aggregate.id)
+        if known is None or known.aggregate.version <= held.aggregate.version:
+            self._held[held.aggregate.id] = held
+            self._held.move_to_end(held.aggregate.id)
+            if len(self._held) > AGGREGATES_HELD:
+                self._held.popitem(last=False)
+
+    async def resolve(self, kind: Kind, reference: str) -> UUID:
+        """Give the stream that an id, a ticket's short number or a foreign id means. Raises NotFound.
+
+        An id is taken at its word: whether it exists shows when it is loaded.
+        """
+        try:
+            return UUID(reference)
+        except ValueError:
+            pass
+        if ":" in reference:
+            return stream_id_for(kind, reference)
+        if kind == "ticket" and reference.isascii() and reference.isdigit() and len(reference) <= LONGEST_NUMBER:
+            row = await self.workspace.log.row(int(reference))
+            if row is not None and row.topic == "ticket.opened":
+                return row.stream
+        raise NotFound(kind, reference)
+
+    def claim_key(self, kind: str, value: str) -> bytes:
+        """Give the keyed hash under which a claimed value is stored."""
+        return self.workspace.keyring.digest(f"claim {kind}", value.encode())
+
+    async def holder(self, kind: str, value: str) -> UUID | None:
+        """Give the stream that holds a claimed value, or None."""
+        return await self.workspace.log.owner_of(kind, self.claim_key(kind, value))
+
+    @asynccontextmanager
+    async def turn(self, stream: UUID) -> AsyncIterator[None]:
+        """Let commands of this process on one stream decide one after the other, so that they do not collide."""
+        lock = self._turns.get(stream)
+        if lock is None:
+            lock = self._turns[stream] = asyncio.Lock()
+        async with lock:
+            yield
+
+    @asynccontextmanager
+    async def once(self, key: bytes | None) -> AsyncIterator[None]:
+        """Let a second request with the same key wait until the first has its outcome."""
+        if key is None:
+            yield
+            return
+        while (first := self._under_way.get(key)) is not None:
+            await first.wait()
+        done = self._under_way[key] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._under_way[key]
+            done.set()
+
+    def take(
+        self, changed: Sequence[Aggregate], guards: Mapping[UUID, int], appended: Appended, events: Mapping[UUID, int]
+    ) -> None:
+        """Keep what a recorded command left, so that the next one need not load it."""
+        for aggregate in changed:
+            if aggregate.id in events:
+                known = self._held.get(aggregate.id)
+                first = known.first_position if known is not None else appended.first_position + events[aggregate.id]
+                if known is not None or guards[aggregate.id] == 0:
+                    self._hold(Held(aggregate, first))
+
+
+def fold(rows: Sequence[StoredRow], workspace: Workspace, held: Held | None = None) -> Held:
+    """Fold rows of one stream, whose keys are loaded, onto what is held of it. Raises UnreadableEvent."""
+    aggregate = None if held is None else copied(held.aggregate)
+    first = rows[0].position if held is None else held.first_position
+    for row in rows:
+        aggregate = decode(row, workspace.keyring).event.mutate(aggregate)
+    return Held(cast("Aggregate", aggregate), first)
+
+
+def copied(aggregate: A) -> A:
+    """Copy an aggregate: its values are immutable, so that a copy of its attributes is a full one."""
+    twin = object.__new__(type(aggregate))
+    twin.__dict__.update(aggregate.__dict__)
+    twin.__dict__["_pending_events"] = []
+    return twin
+
+
+def kind_of(cls: type[Aggregate]) -> Kind:
+    """Give the word for an aggregate's class."""
+    return next((kind for kind, known in KINDS.items() if issubclass(cls, known)), "ticket")
