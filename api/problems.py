@@ -22,8 +22,8 @@ from projections.listing import CursorExpired, CursorInvalid
 from projections.waiting import NotReached
 from replay.as_of import BeforeItExisted, NoSuchMoment
 from replay.stream import NoSuchStream
+from storage.append import KeyReused, LogBusy, LogUnavailable
 from storage.database import DatabaseUnreachable
-from storage.log import KeyReused, LogBusy, LogUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -20,8 +20,9 @@ from storage.codec import decode
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from storage.append import Appended
     from storage.database import Workspace
-    from storage.log import Appended, StoredRow
+    from storage.log import StoredRow
 
 AGGREGATES_HELD: Final = 10_000  # some 3 KB each
 LONGEST_NUMBER: Final = 18  # digits of a bigint that cannot overflow

@@ -23,8 +23,8 @@ from commands.request import (
 from domain.customer import ContactKnown
 from domain.event import Act, Aggregate, Event, Provenance, Rejected, Role
 from domain.ticket import Ticket
+from storage.append import Appended, Claim, Claimed, Conflict, Submission
 from storage.codec import encode
-from storage.log import Appended, Claim, Claimed, Conflict, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

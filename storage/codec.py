@@ -11,7 +11,7 @@ from eventsourcing.utils import TopicError, resolve_topic
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from storage.log import LogError, NewEvent, StoredRow
+from storage.append import LogError, NewEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from storage.keyring import Keyring
+    from storage.log import StoredRow
 
 SALT_BYTES = 16
 ERASED = "[erased]"

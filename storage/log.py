@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from storage.append import (
+    APPEND,
+    Appended,
+    Conflict,
+    LogBusy,
+    LogError,
+    LogUnavailable,
+    Submission,
+    arguments_of,
+    read_outcome,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -26,43 +37,6 @@ OUTCOME_WEEKS_AHEAD: Final = 4  # so that a rotation may be missed for a month
 APPEND_TIMEOUT: Final = 30.0  # seconds one append may take, reconnections included
 
 
-class LogError(Exception):
-    """The log could not do what was asked."""
-
-
-class LogUnavailable(LogError):
-    """The database did not answer in time; whether the command was recorded is not known. Ask again with its key."""
-
-
-class LogBusy(LogError):
-    """Too many commands wait for the log; nothing was recorded."""
-
-
-class Conflict(LogError):
-    """A stream was not at the version the command was decided on; nothing was recorded."""
-
-    def __init__(self, stream: UUID, actual: int) -> None:
-        super().__init__(f"stream {stream} is at version {actual}")
-        self.stream = stream
-        self.actual = actual
-
-
-class Claimed(LogError):
-    """Another stream holds a value that the command wants to claim; nothing was recorded."""
-
-    def __init__(self, kind: str, owner: UUID) -> None:
-        super().__init__(f"{kind} is held by stream {owner}")
-        self.kind = kind
-        self.owner = owner
-
-
-class KeyReused(LogError):
-    """The idempotency key was used before with another body; nothing was recorded."""
-
-    def __init__(self) -> None:
-        super().__init__("the idempotency key was used before for another request")
-
-
 class StoredRow(NamedTuple):
     """An event as it lies in the log."""
 
@@ -73,53 +47,6 @@ class StoredRow(NamedTuple):
     state: bytes
     personal: bytes | None
     recorded_at: datetime
-
-
-class NewEvent(NamedTuple):
-    """An event to be appended."""
-
-    stream: UUID
-    version: int
-    topic: str
-    state: bytes
-    personal: bytes | None
-
-
-class Claim(NamedTuple):
-    """A value that `stream` takes, or gives up with `release`; `key` is a keyed hash of the value."""
-
-    kind: str
-    key: bytes
-    stream: UUID
-    release: bool = False
-
-
-@dataclass(slots=True)
-class Submission:
-    """One command for the log: all of its events, over any number of streams, or none.
-
-    `guards` maps a stream to the version it must have (0: it must not exist). With no events a submission
-    confirms its guards. `key` makes a retry safe: the first outcome and `result` are given again. A `probe` asks
-    for its key without leaving one, as a refusal does, which is not remembered.
-    """
-
-    events: Sequence[NewEvent] = ()
-    guards: Mapping[UUID, int] = field(default_factory=dict)
-    claims: Sequence[Claim] = ()
-    key: bytes | None = None
-    body_hash: bytes | None = None
-    result: bytes | None = None
-    probe: bool = False
-
-
-class Appended(NamedTuple):
-    """What became of a submission. Without events both positions are that of the last event then in the log."""
-
-    first_position: int
-    position: int
-    recorded_at: datetime
-    replayed: bool
-    result: bytes | None
 
 
 class Head(NamedTuple):
@@ -192,8 +119,8 @@ class Log:
                 await connection.execute(self._sql_lock)
 
                 async def append(submission: Submission) -> Appended:
-                    cursor = await connection.execute(self._sql_append, append_arguments([submission]), binary=True)
-                    outcome = append_outcome((await cursor.fetchall())[0])
+                    cursor = await connection.execute(self._sql_append, arguments_of([submission]), binary=True)
+                    outcome = read_outcome((await cursor.fetchall())[0])
                     if isinstance(outcome, LogError):
                         raise outcome
                     return outcome
@@ -234,7 +161,7 @@ class Log:
         Sending again is always safe: a key that is known replays, and events that are already in their streams
         conflict, in which case the stored bytes tell whether they are ours. So nothing is guessed.
         """
-        arguments = append_arguments(batch)
+        arguments = arguments_of(batch)
         lost = False
         try:
             async with asyncio.timeout(APPEND_TIMEOUT):
@@ -259,7 +186,7 @@ class Log:
             if len(batch) == 1:
                 raise
             return [(await self._alone(submission)) for submission in batch]
-        outcomes = [append_outcome(row) for row in rows]
+        outcomes = [read_outcome(row) for row in rows]
         if lost:
             outcomes = [
                 await self._recognised(submission, outcome) for submission, outcome in zip(batch, outcomes, strict=True)
@@ -404,77 +331,6 @@ def _is_lost(error: psycopg.Error, connection: psycopg.AsyncConnection[Any] | No
     state = error.sqlstate or ""
     return connection is None or connection.closed or state[:3] in {"08", "57P"} or not state
 
-
-def append_outcome(row: tuple[Any, ...]) -> Appended | LogError:
-    """Read one row of the append function's answer; refusals are given, not raised."""
-    outcome, first, last, at, stream, head, owner, result = row
-    match outcome:
-        case "appended" | "confirmed":
-            return Appended(first, last, at, replayed=False, result=result)
-        case "replayed":
-            return Appended(first, last, at, replayed=True, result=result)
-        case "conflict":
-            return Conflict(stream, head)
-        case "claimed":
-            return Claimed(bytes(result).decode(), owner)
-        case "key_reused":
-            return KeyReused()
-        case _:
-            return LogError(f"the append function answered {outcome!r}")
-
-
-def append_arguments(batch: Sequence[Submission]) -> dict[str, list[Any]]:
-    """Lay a batch out as the arrays of the append function; streams and claims are numbered from 1."""
-    streams: dict[UUID, int] = {}
-    claims: dict[tuple[str, bytes], int] = {}
-
-    def number(stream: UUID) -> int:
-        return streams.setdefault(stream, len(streams) + 1)
-
-    guards: list[tuple[int, int, int]] = []
-    events: list[tuple[int, int, NewEvent]] = []
-    holds: list[tuple[int, int, Claim]] = []
-    for command, submission in enumerate(batch, start=1):
-        guards += [(command, number(stream), version) for stream, version in submission.guards.items()]
-        events += [(command, number(event.stream), event) for event in submission.events]
-        holds += [
-            (command, claims.setdefault((claim.kind, claim.key), len(claims) + 1), claim) for claim in submission.claims
-        ]
-    return {
-        "streams": list(streams),
-        "guard_command": [command for command, _, _ in guards],
-        "guard_stream": [stream for _, stream, _ in guards],
-        "guard_version": [version for _, _, version in guards],
-        "event_command": [command for command, _, _ in events],
-        "event_stream": [stream for _, stream, _ in events],
-        "event_version": [event.version for _, _, event in events],
-        "event_topic": [event.topic for _, _, event in events],
-        "event_state": [event.state for _, _, event in events],
-        "event_personal": [event.personal for _, _, event in events],
-        "command_key": [submission.key for submission in batch],
-        "command_body": [submission.body_hash for submission in batch],
-        "command_result": [submission.result for submission in batch],
-        "command_probe": [submission.probe for submission in batch],
-        "claim_kind": [kind for kind, _ in claims],
-        "claim_key": [key for _, key in claims],
-        "hold_command": [command for command, _, _ in holds],
-        "hold_claim": [claim for _, claim, _ in holds],
-        "hold_stream": [claim.stream for _, _, claim in holds],
-        "hold_release": [claim.release for _, _, claim in holds],
-    }
-
-
-APPEND = """
-SELECT * FROM {schema}.append(
-    %(streams)b::uuid[],
-    %(guard_command)b::int[], %(guard_stream)b::int[], %(guard_version)b::bigint[],
-    %(event_command)b::int[], %(event_stream)b::int[], %(event_version)b::bigint[],
-    %(event_topic)b::text[], %(event_state)b::bytea[], %(event_personal)b::bytea[],
-    %(command_key)b::bytea[], %(command_body)b::bytea[], %(command_result)b::bytea[],
-    %(command_probe)b::boolean[],
-    %(claim_kind)b::text[], %(claim_key)b::bytea[],
-    %(hold_command)b::int[], %(hold_claim)b::int[], %(hold_stream)b::uuid[], %(hold_release)b::boolean[])
-"""
 
 _COLUMNS = "notification_id, originator_id, originator_version, topic, state, personal, recorded_at"
 

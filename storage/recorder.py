@@ -10,8 +10,8 @@ from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
+from storage.append import APPEND, Conflict, NewEvent, Submission, arguments_of, read_outcome
 from storage.database import CHANNEL
-from storage.log import APPEND, Conflict, NewEvent, Submission, append_arguments, append_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +76,9 @@ class LogRecorder(PostgresProcessRecorder):
             NewEvent(UUID(str(event.originator_id)), event.originator_version, event.topic, event.state, None)
             for event in stored_events
         ]
-        cursor.execute(self._sql_append, append_arguments([Submission(events)]), prepare=True)
+        cursor.execute(self._sql_append, arguments_of([Submission(events)]), prepare=True)
         row = cursor.fetchone()
-        outcome = append_outcome(tuple((row or {}).values()))
+        outcome = read_outcome(tuple((row or {}).values()))
         if isinstance(outcome, Conflict):
             raise IntegrityError(str(outcome))
         if isinstance(outcome, Exception):

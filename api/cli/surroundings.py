@@ -12,10 +12,10 @@ from api.server import AddressUnavailable
 from commands.desk import NotFound
 from domain.event import Rejected
 from replay.stream import ReplayError
+from storage.append import LogError
 from storage.database import Database, DatabaseUnreachable, UnknownWorkspace
 from storage.embedded import EmbeddedServerError
 from storage.keyring import RootKeyError
-from storage.log import LogError
 from storage.migrations import MigrationError, migrate
 from storage.settings import WORKSPACE_NAME, Settings, SettingsError
 

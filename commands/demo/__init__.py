@@ -25,8 +25,8 @@ from domain.customer import Customer
 from domain.customer_events import Tier
 from domain.event import SYSTEM_ACTOR, Act, Channel, Provenance, Role
 from domain.team import Team
+from storage.append import Claim, Submission
 from storage.codec import encode
-from storage.log import Claim, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,10 +25,10 @@ from domain.team import Team
 from projections.bookkeeping import LIVE, view_status
 from projections.registry import VIEWS
 from projections.ticket_queue import VIEW as TICKET_QUEUE
+from storage.append import Submission
 from storage.codec import encode
 from storage.credentials import issue
 from storage.database import Database
-from storage.log import Submission
 from storage.settings import Settings, project_root
 from tests.benchmarks import plain
 from tests.benchmarks.client import Plan

@@ -14,7 +14,7 @@ from commands.desk import Desk
 from domain.customer import Customer
 from domain.status import Status
 from domain.ticket import Ticket
-from storage.log import LogError
+from storage.append import LogError
 
 if TYPE_CHECKING:
     from storage.database import Workspace

@@ -18,9 +18,9 @@ from domain.event import Role
 from domain.status import Status
 from domain.ticket import Ticket
 from domain.ticket_refusals import MoveNotAllowed, TicketClosed
+from storage.append import KeyReused
 from storage.attachments import put
 from storage.database import Database
-from storage.log import KeyReused
 from tests.commands.sending import Sender, caller
 
 if TYPE_CHECKING:

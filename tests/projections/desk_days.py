@@ -16,8 +16,8 @@ from domain.status import Status
 from domain.team import Team
 from domain.ticket import Ticket
 from domain.ticket_events import LinkKind, TicketType
+from storage.append import Submission
 from storage.codec import Recorded, encode
-from storage.log import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

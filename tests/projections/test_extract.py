@@ -8,8 +8,8 @@ import pytest
 
 from projections.extract import Extract
 from projections.registry import VIEWS
+from storage.append import NewEvent, Submission
 from storage.codec import UnknownTopic, UnreadableEvent, decode
-from storage.log import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record
 
 if TYPE_CHECKING:

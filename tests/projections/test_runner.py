@@ -15,7 +15,7 @@ from projections.page import Page
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner, take_in
 from projections.waiting import NotReached, wait_for
-from storage.log import NewEvent, Submission
+from storage.append import NewEvent, Submission
 from storage.migrations import create_workspace
 from tests.projections.desk_days import DeskDays, as_recorded, record, rows_of
 from tests.projections.test_folds import folded

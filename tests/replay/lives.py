@@ -12,13 +12,13 @@ from domain.event import Act, Channel, Provenance, Role
 from domain.priority import Priority
 from domain.team import Team
 from domain.ticket import Ticket
+from storage.append import Submission
 from storage.codec import encode
-from storage.log import Submission
 
 if TYPE_CHECKING:
     from domain.event import Aggregate
+    from storage.append import Appended
     from storage.database import Workspace
-    from storage.log import Appended
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 

@@ -18,7 +18,7 @@ from projections.ticket_queue import list_tickets
 from projections.waiting import wait_for
 from replay import rebuild as rebuilding
 from replay.rebuild import Progress, RebuildFailed, RebuildRunning, rebuild
-from storage.log import NewEvent, Submission
+from storage.append import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record, rows_of
 from tests.projections.test_runner import failing_at, running
 

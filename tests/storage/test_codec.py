@@ -15,14 +15,15 @@ from pydantic_core import from_json
 from domain import customer_events
 from domain.customer import Customer
 from domain.event import ERASED, Act, Channel, Provenance, Role
+from storage.append import Submission
 from storage.codec import UndecodableState, UnknownTopic, decode, encode
 from storage.keyring import Keyring, RootKeyError, root_key
-from storage.log import StoredRow, Submission
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from storage.database import Workspace
+    from storage.log import StoredRow
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ACT = Act(NOW, Provenance(actor_id=uuid4(), role=Role.AGENT, channel=Channel.API), source_address="192.0.2.7")

@@ -12,19 +12,19 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from storage import log as log_module
-from storage.database import ROLE_NAMES, Database
-from storage.log import (
+from storage.append import (
     Appended,
     Claim,
     Claimed,
     Conflict,
     KeyReused,
-    Log,
     LogBusy,
+    LogError,
     LogUnavailable,
     NewEvent,
     Submission,
 )
+from storage.database import ROLE_NAMES, Database
 from storage.settings import external_conninfo
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from storage.database import Workspace
+    from storage.log import Log
     from storage.settings import Settings
 
 
@@ -42,7 +43,7 @@ def event(stream: UUID, version: int, state: bytes = b"{}") -> NewEvent:
 async def outcome(log: Log, submission: Submission) -> Appended | Exception:
     try:
         return await log.append(submission)
-    except log_module.LogError as error:
+    except LogError as error:
         return error
 
 

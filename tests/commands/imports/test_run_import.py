@@ -19,8 +19,8 @@ from commands.identity import stream_id_for
 from commands.imports import FORMATS, ImportRefused, Summary, run_import
 from domain.event import Act, Channel, Provenance, Role
 from domain.ticket import Ticket
+from storage.append import Submission
 from storage.codec import decode, encode
-from storage.log import Submission
 from tests.commands.imports.files import REAL, SERVICENOW, real_log, rows_of, text_of, write
 
 if TYPE_CHECKING:
