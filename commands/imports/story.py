@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from commands.identity import stream_id_for
 from domain import ticket_events
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from commands.imports.format import Clock
+    from commands.imports.parcel import Told
     from domain.priority import Grade, Priority
 
 Kind = TypeVar("Kind", Agent, Customer, Team)
@@ -44,15 +45,12 @@ Person = tuple[str, str]
 """How a source knows somebody, or a team: a label that says what it is there, and a name."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Acquaintance(Generic[Kind]):
-    """Somebody, or a team, as first met in a file. The flags belong to the import under way."""
+    """Somebody, or a team, as first met in a file."""
 
     who: Kind
     id: UUID
-    there: bool | None = None
-    """Whether the log has it or will have it; None until that was looked up."""
-    counted: bool = False
 
 
 @dataclass(slots=True)
@@ -118,14 +116,6 @@ class Source:
     def _known_as(self, who: Person) -> str:
         label, name = who
         return f"{self.name}-{label}:{name}"
-
-
-class Told(NamedTuple):
-    """A row that was told, and the versions of the ticket's events that it gave: after `before`, up to `last`."""
-
-    line: int
-    before: int
-    last: int
 
 
 class Story:

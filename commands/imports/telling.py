@@ -6,8 +6,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from commands.imports.format import RowRefused
+from commands.imports.parcel import Told
 from commands.imports.reading import Refusal
-from commands.imports.story import Story, Told
+from commands.imports.story import Story
 from domain.event import Rejected
 
 if TYPE_CHECKING:
