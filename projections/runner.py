@@ -265,7 +265,8 @@ async def _write(workspace: Workspace, view: View, page: Page, start: int, stop:
     async with workspace.database.pool.connection() as connection, connection.transaction():
         await bookkeeping.advance(connection, workspace.schema, view, owner=owner, old=old, new=page.mark(stop))
         if recorded:
-            await shelf.save(connection, view.fold(await shelf.load(connection, streams), recorded))
+            rows = await shelf.load(connection, streams)
+            await shelf.store(connection, rows, view.fold(rows, recorded))
 
 
 def is_passing(error: BaseException) -> bool:

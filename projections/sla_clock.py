@@ -16,7 +16,7 @@ from domain.sla import Clock, ClockState, Metric
 from domain.status import Status
 from projections.listing import Counts, Listing, Sort, Where, count_rows, list_rows
 from projections.table import Column, Row, Rows, Table
-from projections.view import Draft, View, topics_of
+from projections.view import Draft, View, events_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,6 +57,8 @@ SORTS: Final[dict[str, Sort]] = {"due": Sort(("due_at", "ticket_id", "metric"))}
 FINISHED: Final = frozenset({Status.SOLVED, Status.CLOSED})
 
 _POLICY: Final = sla.STANDARD
+_CARRIED: Final = ("status", "priority", "team_id", "agent_id")
+_RUN_BY: Final = (happened.Replied, happened.CustomerMessageReceived, happened.PriorityChanged)
 
 
 def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
@@ -70,7 +72,8 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
         if isinstance(event, happened.Opened):
             for metric in Metric:
                 draft.put(_opened(event, metric, position), event.originator_id, metric)
-        elif values := _told(event):
+        else:
+            values = _told(event)
             for metric in Metric:
                 row = draft.look(event.originator_id, metric)
                 if row is None:
@@ -100,35 +103,36 @@ def _opened(event: happened.Opened, metric: Metric, position: int) -> Row:
 
 
 def _told(event: happened.TicketEvent) -> Row:
-    """Give what the event says of the columns that all clocks of the ticket carry; empty for one of no concern."""
-    told: Row = {}
-    for name in ("status", "priority", "team_id", "agent_id"):
-        if hasattr(event, name) and not isinstance(event, happened.Replied):
-            told[name] = getattr(event, name)
+    """Give what the event says of the columns that all clocks of the ticket carry."""
+    values = event.__dict__
     if isinstance(event, happened.Replied):
-        told["status"] = event.status
-    return told
+        return {"status": values["status"]}  # whoever replies need not be whose ticket it is
+    return {name: values[name] for name in _CARRIED if name in values}
 
 
 def _ran(row: Row, metric: Metric, event: happened.TicketEvent) -> Row:
-    """Give the columns of a clock after an event."""
+    """Give the columns of a clock after an event; empty where the event does not touch the clock."""
+    status = event.__dict__.get("status", row["status"])
+    moved = (status in FINISHED) != (row["status"] in FINISHED)
+    if not moved and not isinstance(event, _RUN_BY):
+        return {}
     at = event.timestamp
     clock = _clock(row)
     due_priority = Priority(row["due_priority"])
     if metric is Metric.FIRST_REPLY:
         if isinstance(event, happened.Replied):
-            # An answer before anybody asked settles the matter: kept as fulfilled without ever having run.
-            clock = None if clock is None else sla.fulfil(clock, at)
             if clock is None:
+                # An answer before anybody asked settles the matter: fulfilled without ever having run.
                 return {"met_at": row["met_at"] or at}
-        elif isinstance(event, happened.CustomerMessageReceived) and row["started_at"] is None and not row["met_at"]:
-            clock, due_priority = sla.start(_POLICY, metric, row["priority"], at), row["priority"]
+            clock = sla.fulfil(clock, at)
+        elif isinstance(event, happened.CustomerMessageReceived) and clock is None and not row["met_at"]:
+            due_priority = Priority(row["priority"])
+            clock = sla.start(_POLICY, metric, due_priority, at)
     if clock is None:
         return {}
-    status = getattr(event, "status", row["status"])
-    if status in FINISHED and row["status"] not in FINISHED:
+    if moved and status in FINISHED:
         clock = sla.pause(clock, at) if metric is Metric.FIRST_REPLY else sla.fulfil(clock, at)
-    elif status not in FINISHED and row["status"] in FINISHED:
+    elif moved:
         clock = sla.resume(clock, at) if metric is Metric.FIRST_REPLY else sla.resume_fulfilled(clock, at)
     priority = event.priority if isinstance(event, happened.PriorityChanged) else Priority(row["priority"])
     if clock.met_at is None and priority != due_priority:
@@ -158,8 +162,11 @@ VIEW: Final = View(
     version=1,
     table=TABLE,
     fold=fold,
-    topics=topics_of(happened.TicketEvent),
-    reads=frozenset({"timestamp", "status", "priority", "team_id", "agent_id", "opened_by_agent"}),
+    # The rest of what happens to a ticket says nothing of its clocks.
+    topics=frozenset(
+        event.TOPIC for event in events_of(happened.TicketEvent) if event.model_fields.keys() & set(_CARRIED)
+    ),
+    reads=frozenset({"timestamp", "opened_by_agent", *_CARRIED}),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg.sql import SQL, Composed, Identifier
 from psycopg.types.json import Jsonb
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from psycopg import AsyncConnection
+
+WORTH_COPYING: Final = 50  # new rows; for fewer the further round trips of COPY cost more than they save
 
 Row = dict[str, Any]
 """Column → value of one row of a view."""
@@ -142,6 +144,15 @@ class Shelf:
             tuple([values[place] for place in places]): dict(zip(names, values, strict=True))
             for values in await cursor.fetchall()
         }
+
+    async def store(self, connection: AsyncConnection[Any], before: Rows, changed: Rows, *, past: bool = True) -> None:
+        """Write what a fold of the rows `before` changed: new rows, where they are many, by COPY, the rest at once."""
+        new = [row for key, row in changed.items() if key not in before]
+        if len(new) < WORTH_COPYING:
+            await self.save(connection, changed, past=past)
+        else:
+            await self.copy(connection, new)
+            await self.save(connection, {key: row for key, row in changed.items() if key in before}, past=past)
 
     async def save(self, connection: AsyncConnection[Any], rows: Rows, *, past: bool = True) -> None:
         """Insert or replace rows in one statement, keeping what they were unless `past` is false."""

@@ -53,10 +53,15 @@ class View:
         return shelf(self.table, schema, self.label + suffix)
 
 
+def events_of(base: type[Event]) -> list[type[Event]]:
+    """Give every event derived from `base` so far that has a topic."""
+    own = [base] if "TOPIC" in base.__dict__ else []
+    return own + [event for derived in base.__subclasses__() for event in events_of(derived)]
+
+
 def topics_of(base: type[Event]) -> frozenset[str]:
     """Give the topics of all events derived from `base` so far."""
-    own = {base.TOPIC} if "TOPIC" in base.__dict__ else set()
-    return frozenset(own.union(*map(topics_of, base.__subclasses__())))
+    return frozenset(event.TOPIC for event in events_of(base))
 
 
 class Draft:

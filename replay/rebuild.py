@@ -236,7 +236,7 @@ class _Build:
         """Commit a page: its rows and how far the build has come. Raises RebuildRunning when it is not ours any more."""
         async with connection.transaction():
             await connection.execute("SET LOCAL synchronous_commit = off")
-            await self._store(connection, rows, changed)
+            await self._shadow.store(connection, rows, changed, past=False)
             # Last, as the live projection writes the same row: it is held up for the length of a commit at most.
             cursor = await connection.execute(
                 SQL(_ADVANCE).format(**self._names),
@@ -246,10 +246,6 @@ class _Build:
             if cursor.rowcount != 1:
                 raise RebuildRunning(self._taken_over)
         self.position, self.recorded_at = ceiling
-
-    async def _store(self, connection: AsyncConnection[Any], rows: Rows, changed: Rows) -> None:
-        await self._shadow.copy(connection, [row for key, row in changed.items() if key not in rows])
-        await self._shadow.save(connection, {key: row for key, row in changed.items() if key in rows}, past=False)
 
     async def _index(self, connection: AsyncConnection[Any]) -> None:
         """Make the indexes, all or none, unless a killed run already had."""
@@ -285,7 +281,7 @@ class _Build:
         target = position if state == bookkeeping.LIVE and position >= self.position else head
         while page := await self._read(self.position, target):
             rows = await self._shadow.load(connection, page.streams(self.view, 0, len(page)))
-            await self._store(connection, rows, self._folded(page, rows))
+            await self._shadow.store(connection, rows, self._folded(page, rows), past=False)
             self.position, self.recorded_at = page.ceiling
         if self.position and self.recorded_at is None:
             row = await self.workspace.log.row(self.position)

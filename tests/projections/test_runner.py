@@ -220,21 +220,21 @@ async def test_rows_and_checkpoint_are_committed_together(
     one = Runner(database, [QUEUE])
     await bookkeeping.prepare(alpha, [QUEUE])
     shelf = QUEUE.shelf(alpha.schema)
-    save = shelf.save
+    store = shelf.store
 
     class Killed(BaseException):
         pass
 
     async def dying(*args: Any, **kwargs: Any) -> None:
-        await save(*args, **kwargs)
+        await store(*args, **kwargs)
         raise Killed
 
-    monkeypatch.setattr(shelf, "save", dying)
+    monkeypatch.setattr(shelf, "store", dying)
     with pytest.raises(Killed):
         await one.catch_up(alpha)
     assert await rows_of(alpha, QUEUE.label) == []
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == 0
-    monkeypatch.setattr(shelf, "save", save)
+    monkeypatch.setattr(shelf, "store", store)
     await one.catch_up(alpha)
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == head
     assert await rows_of(alpha, f"{QUEUE.label}_past") == []
