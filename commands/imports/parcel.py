@@ -139,9 +139,8 @@ def _kind(person: Acquaintance[Any]) -> str:
 
 def _plain(event: Event) -> tuple[str, int, bytes, dict[str, Any], bytes]:
     values = event.personal_values()
-    subject = event.originator_id
-    for name in values:
-        subject = event.subject_of(name)
+    # No event of an import is about two persons: none has a reason or an address of its actor.
+    subject = event.subject_of(next(iter(values))) if values else event.originator_id
     return event.TOPIC, event.originator_version, event.state_json(), values, subject.bytes
 
 

@@ -130,6 +130,7 @@ async def _in_another_process(order: Order) -> AsyncGenerator[tuple[Any, ...], N
             try:
                 kind, *rest = marshal.loads(await asyncio.to_thread(here.recv_bytes))  # noqa: S302 - from our own child
             except EOFError:
+                await asyncio.to_thread(scribe.join)
                 message = f"the process that reads {order.path} ended with status {scribe.exitcode}"
                 raise RuntimeError(message) from None
             if kind == _REFUSED:

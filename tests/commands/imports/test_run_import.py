@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import pytest
 from pydantic_core import from_json
 
 from commands.identity import stream_id_for
-from commands.imports import FORMATS, ImportRefused, Summary, run_import
+from commands.imports import FORMATS, ImportRefused, Summary, run_import, scribe
 from domain.event import Act, Channel, Provenance, Role
 from domain.ticket import Ticket
 from storage.append import Submission
@@ -24,6 +26,7 @@ from storage.codec import decode, encode
 from tests.commands.imports.files import REAL, SERVICENOW, real_log, rows_of, text_of, write
 
 if TYPE_CHECKING:
+    from commands.imports.story import Story
     from storage.database import Workspace
 
 SERVICENOW_FORMAT = FORMATS["servicenow"]
@@ -301,3 +304,30 @@ async def test_a_real_log_comes_in_whole_and_once(format_name: str, alpha: Works
     again = await brought_in(alpha, path, format_name)
     assert again.events.total() == 0
     assert (await alpha.log.head()) == head
+
+
+async def test_telling_in_this_process_gives_the_same_log_as_in_another(
+    alpha: Workspace, beta: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.csv", incidents(100))
+    for workspace, apart in ((alpha, True), (beta, False)):
+        monkeypatch.setattr(scribe, "_can_fork", lambda apart=apart: apart)
+        await brought_in(workspace, path)
+    assert await what_lies(alpha) == await what_lies(beta)
+
+
+async def test_a_format_that_fails_ends_the_import_and_keeps_what_was_recorded(
+    alpha: Workspace, tmp_path: Path
+) -> None:
+    def tell(story: Story, row: Any, before: Any) -> None:
+        if row.number == "INC150":
+            os._exit(3)
+        SERVICENOW_FORMAT.tell(story, row, before)
+
+    path = write(tmp_path / "a.csv", incidents(200))
+    with pytest.raises(RuntimeError, match="ended with status 3"):
+        await run_import(alpha, dataclasses.replace(SERVICENOW_FORMAT, tell=tell), path)
+    head = (await alpha.log.head()).position
+    again = await brought_in(alpha, path)
+    assert again.events.total() == (await alpha.log.head()).position - head
+    assert again.tickets.new + again.tickets.known == 200
