@@ -247,6 +247,7 @@ async def _plain(address: str, workers: int, pool: int, people: People) -> Async
         listener.bind((HOST, 0))
         port: int = listener.getsockname()[1]
     digest = hashlib.sha256(people.token.encode()).hexdigest()
+    environment["CREATE_TABLE"] = "no"
     environment[plain.TOKENS_VARIABLE] = f"{digest}:{people.actor}:agent"
     command = [
         "-m", "uvicorn", "tests.benchmarks.plain:create", "--factory", "--host", HOST, "--port", str(port),

@@ -12,7 +12,7 @@ from replay.rebuild import rebuild
 from storage.database import Database
 from storage.settings import Settings
 from tests.benchmarks import plain_projection
-from tests.benchmarks.ground import WORKSPACE, MeasurementError, ground, library_environment, say
+from tests.benchmarks.ground import WORKSPACE, Ground, MeasurementError, ground, library_environment, say
 from tests.benchmarks.machine import figures_line
 from tests.benchmarks.seed import fill
 
@@ -41,10 +41,7 @@ async def main(
         ours = max([await _rebuilt(workspace, view, events) for _ in range(runs)])
         copied, mebibytes = await _copied_out(workspace, events)
         say(f"rebuild: binary COPY out {copied:,.0f} rows/s; the library's runner over {runner_events:,} events")
-        environment = library_environment(await place.database(), pool_size=5)
-        last = await asyncio.to_thread(plain_projection.fill, environment, runner_events)
-        await place.checkpoint()
-        plain = await asyncio.to_thread(plain_projection.run, environment, last)
+        plain, last = max([await _projected(place, runner_events) for _ in range(runs)])
         say(f"rebuild: {plain:,.0f} events/s")
     return {
         "benchmark": "rebuild",
@@ -85,6 +82,14 @@ async def _rebuilt(workspace: Workspace, view: str, events: int) -> float:
         message = f"{view} has {report.rows} rows at position {report.position}; the log {tickets} tickets at {events}"
         raise MeasurementError(message)
     return events / seconds
+
+
+async def _projected(place: Ground, events: int) -> tuple[float, int]:
+    """Let the library's runner build its view of `events` events or a few more; gives events a second and how many."""
+    environment = library_environment(await place.database(), pool_size=5)
+    last = await asyncio.to_thread(plain_projection.fill, environment, events)
+    await place.checkpoint()
+    return await asyncio.to_thread(plain_projection.run, environment, last), last
 
 
 async def _copied_out(workspace: Workspace, events: int) -> tuple[float, float]:
