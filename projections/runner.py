@@ -201,16 +201,25 @@ class Runner:
             if not rows:
                 continue
             page = Page(rows)
-            for view in views:
-                started = time.perf_counter()
-                try:
-                    await take_in(workspace, view, page, 0, len(page), owner=self.owner_id, old=position)
-                except LostOwnership as lost:
-                    logger.info("%s: %s", workspace.name, lost)
-                    continue
-                self._adapt(workspace, view, len(page) == limit, time.perf_counter() - started)
+            # At the same time: the server writes for one view while another is folded here.
+            outcomes = await asyncio.gather(
+                *(self._take_in(workspace, view, page, position, full=len(page) == limit) for view in views),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if outcome is not None:
+                    raise outcome
             full = full or len(page) == limit
         return full
+
+    async def _take_in(self, workspace: Workspace, view: View, page: Page, position: int, *, full: bool) -> None:
+        started = time.perf_counter()
+        try:
+            await take_in(workspace, view, page, 0, len(page), owner=self.owner_id, old=position)
+        except LostOwnership as lost:
+            logger.info("%s: %s", workspace.name, lost)
+        else:
+            self._adapt(workspace, view, full, time.perf_counter() - started)
 
     def _adapt(self, workspace: Workspace, view: View, full: bool, seconds: float) -> None:  # noqa: FBT001
         limit = self._limits.get((workspace.name, view.label), FIRST_PAGE)

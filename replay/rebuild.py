@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
@@ -20,12 +20,12 @@ from psycopg.sql import SQL, Identifier
 
 from projections import bookkeeping
 from projections.extract import Extract
-from projections.page import Page
+from projections.page import Page, uncollected
 from projections.view import ViewError
 from storage.codec import UnreadableEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -124,7 +124,7 @@ class _Build:
                 left = max(total - self.position, 0) / rate if rate else 0.0
                 progress(Progress(self.position, max(total, self.position), rate, left))
 
-            with _collecting_rarely():
+            with uncollected():
                 await self._reach(connection, await self._target(), tell)
             await self._index(connection)
             await self._put_in_place(connection, tell)
@@ -347,18 +347,6 @@ async def _claimed(build: _Build) -> AsyncIterator[None]:
         with suppress(psycopg.Error):
             async with pool.connection() as connection:
                 await connection.execute(SQL(_RELEASE).format(**names), (*us, build.owner))
-
-
-@contextmanager
-def _collecting_rarely() -> Iterator[None]:
-    """Keep the collector from looking through every page again and again: there are no cycles in them."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _recipe(view: View) -> str:
