@@ -31,6 +31,7 @@ RENEW_SECONDS: Final = 2.0  # between two renewals of the leases; also how soon 
 POLL_SECONDS: Final = 0.25  # a wake-up can be lost
 PAUSE_SECONDS: Final = 0.02  # after a page that was not full: lets events gather, so that commands keep the processor
 PRUNE_SECONDS: Final = 60.0
+ROTATE_SECONDS: Final = 3600.0  # the partitions of idempotency keys are a week each
 FIRST_PAGE: Final = 500
 LARGEST_PAGE: Final = 5_000
 QUICK_SECONDS: Final = 0.25  # a full page done in less doubles the next one
@@ -61,7 +62,7 @@ class Runner:
         self._workspaces: dict[str, Workspace] = {}
         self._limits: dict[tuple[str, str], int] = {}
         self._woken = asyncio.Event()
-        self._renewed_at = self._pruned_at = float("-inf")
+        self._renewed_at = self._pruned_at = self._rotated_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Project until `stop` is set, then give the views up to others. Outages of the database are waited out."""
@@ -130,6 +131,10 @@ class Runner:
         if now - self._pruned_at >= PRUNE_SECONDS:
             await self._prune()
             self._pruned_at = now
+        if now - self._rotated_at >= ROTATE_SECONDS:
+            for workspace in self._workspaces.values():
+                await workspace.log.rotate_outcomes()
+            self._rotated_at = now
         standings = await self._standings(list(self._workspaces.values()))
         behind = [one for one in standings if one.position < one.head]
         if not behind:
