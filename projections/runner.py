@@ -18,6 +18,7 @@ from psycopg.sql import SQL, Identifier
 from projections import bookkeeping
 from projections.bookkeeping import LEASE_SECONDS, LIVE, LostOwnership
 from projections.page import Page
+from storage.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,8 +92,7 @@ class Runner:
                         await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
         finally:
             for task in (listener, stopper):
-                task.cancel()
-            await asyncio.gather(listener, stopper, return_exceptions=True)
+                await end(task)
             await self.release()
 
     async def catch_up(self, workspace: Workspace) -> None:

@@ -23,6 +23,7 @@ from projections.extract import Extract
 from projections.page import Page, uncollected
 from projections.view import ViewError
 from storage.codec import UnreadableEvent
+from storage.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -342,8 +343,7 @@ async def _claimed(build: _Build) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
+        await end(renewing)
         with suppress(psycopg.Error):
             async with pool.connection() as connection:
                 await connection.execute(SQL(_RELEASE).format(**names), (*us, build.owner))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import psycopg
@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from storage.embedded import LOGIN_ROLES, EmbeddedServerError
+from storage.ending import end
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 
@@ -114,9 +115,7 @@ class Database:
         for workspace in self._workspaces.values():
             await workspace.log.drain()
         if self._waker is not None:
-            self._waker.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._waker
+            await end(self._waker)
         for workspace in self._workspaces.values():
             await workspace.log.close()
         await self.pool.close()
