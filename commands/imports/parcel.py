@@ -9,7 +9,7 @@ from uuid import UUID
 from commands.imports.reading import Refusal
 from domain.agent import Agent
 from domain.customer import Customer
-from domain.ticket_events import SourceStatusRecorded
+from domain.ticket_events import SourceStatusRecorded, TicketEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,7 +140,7 @@ def _kind(person: Acquaintance[Any]) -> str:
 def _plain(event: Event) -> tuple[str, int, bytes, dict[str, Any], bytes]:
     values = event.personal_values()
     # No event of an import is about two persons: none has a reason or an address of its actor.
-    subject = event.subject_of(next(iter(values))) if values else event.originator_id
+    subject = event.requester_id if isinstance(event, TicketEvent) else event.originator_id
     return event.TOPIC, event.originator_version, event.state_json(), values, subject.bytes
 
 

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 
@@ -16,7 +17,7 @@ from commands.imports.format import NULLS, Format, ImportRefused, Line, Row
 from domain.text import printable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 DELIMITERS: Final = ",;\t"
@@ -34,21 +35,27 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout(Generic[Row]):
-    """Where a file keeps what its format wants, and how many rows each case has."""
+    """Where a file keeps what its format wants."""
 
     path: Path
     format: Format[Row]
     delimiter: str
     width: int
     places: tuple[int, ...]
-    rows: int
-    blank_lines: int
-    rows_of_case: Counter[str]
 
     @property
     def case_place(self) -> int:
         """The place of the column that names the case."""
         return self.places[list(self.format.columns).index(self.format.case)]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How many rows a file has, and of each case where the rows of some case do not lie together."""
+
+    rows: int
+    blank_lines: int
+    scattered: Counter[str] | None
 
 
 @dataclass(slots=True)
@@ -75,11 +82,12 @@ def _opened(path: Path) -> Iterator[io.TextIOBase]:
             yield io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def survey(path: Path, format_: Format[Row]) -> Layout[Row]:
-    """Read a file once to find its columns and count its rows by case. Raises ImportRefused."""
+@contextmanager
+def _read(path: Path) -> Iterator[io.TextIOBase]:
+    """Open a file. Whatever goes wrong with it while it is read becomes ImportRefused."""
     try:
         with _opened(path) as text:
-            return _survey(path, format_, text)
+            yield text
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         message = f"{path} is damaged: {error}."
         raise ImportRefused(message) from None
@@ -88,8 +96,10 @@ def survey(path: Path, format_: Format[Row]) -> Layout[Row]:
         raise ImportRefused(message) from None
 
 
-def _survey(path: Path, format_: Format[Row], text: io.TextIOBase) -> Layout[Row]:
-    first = text.readline()
+def layout_of(path: Path, format_: Format[Row]) -> Layout[Row]:
+    """Find the columns of a file. Raises ImportRefused."""
+    with _read(path) as text:
+        first = text.readline()
     if not first.strip():
         message = f"{path} is empty." if not first else f"{path} has no header."
         raise ImportRefused(message)
@@ -99,18 +109,30 @@ def _survey(path: Path, format_: Format[Row], text: io.TextIOBase) -> Layout[Row
     except csv.Error as error:
         message = f"The header of {path} cannot be read: {error}."
         raise ImportRefused(message) from None
-    places = _places(path, format_, header)
-    layout = Layout(path, format_, delimiter, len(header), places, 0, 0, Counter())
-    place = layout.case_place
+    return Layout(path, format_, delimiter, len(header), _places(path, format_, header))
+
+
+def survey(layout: Layout[Any]) -> Survey:
+    """Read a file through to count its rows, and to see whether its cases lie together. Raises ImportRefused."""
     rows = blank = 0
-    for _, cells in _records(text, delimiter):
-        if not cells:
-            blank += 1
-            continue
-        rows += 1
-        if isinstance(cells, list) and len(cells) == layout.width:
-            layout.rows_of_case[cells[place]] += 1
-    return Layout(path, format_, delimiter, len(header), places, rows, blank, layout.rows_of_case)
+    counts: Counter[str] = Counter()
+    scattered = False
+    last = None
+    place, width = layout.case_place, layout.width
+    with _read(layout.path) as text:
+        text.readline()
+        for _, cells in _records(text, layout.delimiter):
+            if not cells:
+                blank += 1
+                continue
+            rows += 1
+            if len(cells) == width and not isinstance(cells, _Broken):
+                name = cells[place]
+                if name != last:
+                    scattered = scattered or name in counts
+                    last = name
+                counts[name] += 1
+    return Survey(rows, blank, counts if scattered else None)
 
 
 def _places(path: Path, format_: Format[Any], header: Sequence[str]) -> tuple[int, ...]:
@@ -143,32 +165,45 @@ class _Broken(str):
 
 
 def _records(text: io.TextIOBase, delimiter: str) -> Iterator[tuple[int, list[str] | _Broken]]:
-    """Give each record after the header with the line it starts on."""
-    reader = csv.reader(text, delimiter=delimiter)
-    start = 2
+    """Give each record after the header with the line it starts on.
+
+    Up to the first quotation mark a record is a line cut at its delimiters, which takes half the time of `csv`.
+    """
+    for number, line in enumerate(text, start=2):
+        if '"' in line:
+            yield from _quoted_records(chain([line], text), delimiter, number)
+            return
+        whole = line.rstrip("\r\n")
+        yield number, whole.split(delimiter) if whole else []
+
+
+def _quoted_records(lines: Iterable[str], delimiter: str, start: int) -> Iterator[tuple[int, list[str] | _Broken]]:
+    reader = csv.reader(lines, delimiter=delimiter)
+    first = start
     while True:
         try:
             for cells in reader:
                 yield start, cells
-                start = reader.line_num + 2
+                start = first + reader.line_num
         except csv.Error as error:
             yield start, _Broken(f"cannot be read: {error}")
-            start = reader.line_num + 2
+            start = first + reader.line_num
         else:
             return
 
 
-def cases(layout: Layout[Row]) -> Iterator[Case[Row] | Refusal]:
+def cases(layout: Layout[Row], scattered: Counter[str] | None = None) -> Iterator[Case[Row] | Refusal]:
     """Give each case as soon as its last row was read, in that order, and each row that belongs to none.
 
-    A file whose cases lie together is read in flat memory. Raises ImportRefused where the file has changed since
-    it was surveyed.
+    A case ends where another begins, unless `scattered` says how many rows each has. A file whose cases lie together
+    is read in flat memory. Raises ImportRefused, also where the file is not, or no longer, as it was surveyed.
     """
-    left = Counter(layout.rows_of_case)
     waiting: dict[str, Case[Row]] = {}
+    done: set[str] = set()
+    last: Case[Row] | None = None
     add = _adder(layout)
     place, width = layout.case_place, layout.width
-    with _opened(layout.path) as text:
+    with _read(layout.path) as text:
         text.readline()
         for number, cells in _records(text, layout.delimiter):
             if len(cells) != width or isinstance(cells, _Broken):
@@ -179,15 +214,28 @@ def cases(layout: Layout[Row]) -> Iterator[Case[Row] | Refusal]:
             name = cells[place]
             case = waiting.get(name)
             if case is None:
-                case = waiting[name] = Case(name, [], 0, [], {})
-            case.rows += 1
-            add(case, number, cells)
-            left[name] -= 1
-            if left[name] <= 0:
-                if left[name] < 0:
+                if name in done:
                     message = f"{layout.path} changed while it was read."
                     raise ImportRefused(message)
-                yield _complete(waiting.pop(name))
+                if scattered is None and last is not None:
+                    yield _complete(waiting, last, done)
+                case = waiting[name] = last = Case(name, [], 0, [], {})
+            case.rows += 1
+            add(case, number, cells)
+            if scattered is not None and case.rows == scattered[name]:
+                yield _complete(waiting, case, done)
+    for case in list(waiting.values()):
+        yield _complete(waiting, case, done)
+
+
+def _complete(waiting: dict[str, Case[Row]], case: Case[Row], done: set[str]) -> Case[Row]:
+    done.add(case.name)
+    del waiting[case.name]
+    case.seen.clear()
+    if case.name.strip() in NULLS:
+        case.refusals += [Refusal(line.number, _shown(case.name), "names no case") for line in case.lines]
+        case.lines.clear()
+    return case
 
 
 def _adder(layout: Layout[Row]) -> Callable[[Case[Row], int, list[str]], None]:
@@ -210,14 +258,6 @@ def _adder(layout: Layout[Row]) -> Callable[[Case[Row], int, list[str]], None]:
             case.refusals.append(Refusal(number, _shown(case.name), wrong))
 
     return add
-
-
-def _complete(case: Case[Row]) -> Case[Row]:
-    case.seen.clear()
-    if case.name.strip() in NULLS:
-        case.refusals += [Refusal(line.number, _shown(case.name), "names no case") for line in case.lines]
-        case.lines.clear()
-    return case
 
 
 def _wrong(cells: Sequence[str]) -> str | None:

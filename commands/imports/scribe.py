@@ -18,21 +18,27 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from commands.imports.format import Clock, ImportRefused
 from commands.imports.parcel import Packer, Unpacker
-from commands.imports.reading import Refusal, cases, survey
+from commands.imports.reading import Refusal, cases, layout_of, survey
 from commands.imports.story import Source
 from commands.imports.telling import tell
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from multiprocessing.connection import Connection
     from pathlib import Path
 
     from commands.imports.format import Format
     from commands.imports.parcel import Parcel
+    from commands.imports.reading import Layout
+
+    Group = list[Parcel | Refusal]
     from domain.ticket_events import TicketType
 
 CASES_AT_ONCE: Final = 64  # told in about 15 ms
-_BEGINS, _GROUP, _REFUSED, _ENDS = range(4)
+
+Message = tuple[int, Any]
+_GROUP, _REFUSED, _ENDS = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +66,34 @@ class Told:
 
     rows: int
     blank_lines: int
-    groups: AsyncIterator[list[Parcel | Refusal]]
+    groups: AsyncIterator[Group]
 
 
 @asynccontextmanager
 async def telling(order: Order) -> AsyncIterator[Told]:
     """Tell a file while the caller records what was told. Raises ImportRefused.
 
-    Telling costs as much as recording, so it gets a process of its own where one can be forked (Linux) and there is
-    a second processor. It shares nothing but a pipe with this one, and ends with it.
+    Telling costs more than recording, so it gets a process of its own where one can be forked (Linux) and there is a
+    second processor. It shares nothing but a pipe with this one, and ends with it. It sets out on the assumption that
+    the rows of each case lie together; where the survey finds otherwise, another begins with what was found.
     """
-    messages = _in_another_process(order) if _can_fork() else _in_this_process(order)
+    layout = layout_of(order.path, order.format)
+    tell = _in_another_process if _can_fork() else _in_this_process
+    messages = tell(order, layout, None)
     try:
-        kind, *first = await anext(messages)
-        if kind != _BEGINS:
-            message = f"the telling began with {kind}"
-            raise RuntimeError(message)
-        yield Told(first[0], first[1], _groups(messages))
+        first = asyncio.ensure_future(anext(messages))
+        try:
+            found = await asyncio.to_thread(survey, layout)
+        finally:
+            await asyncio.wait([first])
+        if found.scattered is not None:
+            first.cancel()
+            with suppress(ImportRefused):
+                await first
+            await messages.aclose()
+            messages = tell(order, layout, found.scattered)
+            first = asyncio.ensure_future(anext(messages))
+        yield Told(found.rows, found.blank_lines, _groups(first, messages))
     finally:
         await messages.aclose()
 
@@ -85,23 +102,22 @@ def _can_fork() -> bool:
     return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
 
 
-async def _groups(messages: AsyncGenerator[tuple[Any, ...], None]) -> AsyncIterator[list[Parcel | Refusal]]:
+async def _groups(first: asyncio.Future[Message], others: AsyncIterator[Message]) -> AsyncIterator[Group]:
     unpacker = Unpacker()
-    async for kind, group in messages:
-        if kind == _GROUP:
-            yield [Refusal(*item) if len(item) == _REFUSAL_PARTS else unpacker.unpack(item) for item in group]
+    kind, group = await first
+    while kind == _GROUP:
+        yield [Refusal(*item) if len(item) == _REFUSAL_PARTS else unpacker.unpack(item) for item in group]
+        kind, group = await anext(others)
 
 
 _REFUSAL_PARTS: Final = len(Refusal._fields)
 
 
-def _tell(order: Order) -> Iterator[tuple[Any, ...]]:
-    """Give the messages of a telling: its size, group after group, and the end."""
+def _tell(order: Order, layout: Layout[Any], scattered: Counter[str] | None) -> Iterator[Message]:
+    """Give the messages of a telling: group after group, and the end."""
     source = order.source()
-    layout = survey(order.path, order.format)
-    yield _BEGINS, layout.rows, layout.blank_lines
     packer = Packer()
-    items = cases(layout)
+    items = cases(layout, scattered)
     while group := [
         tuple(item) if isinstance(item, Refusal) else packer.pack(item, tell(order.format, source, item))
         for item in islice(items, CASES_AT_ONCE)
@@ -110,16 +126,22 @@ def _tell(order: Order) -> Iterator[tuple[Any, ...]]:
     yield _ENDS, None
 
 
-async def _in_this_process(order: Order) -> AsyncGenerator[tuple[Any, ...], None]:
-    for message in _tell(order):
+async def _in_this_process(
+    order: Order, layout: Layout[Any], scattered: Counter[str] | None
+) -> AsyncGenerator[Message, None]:
+    for message in _tell(order, layout, scattered):
         yield message
         await asyncio.sleep(0)  # lets what arrived from the database be answered before the next group
 
 
-async def _in_another_process(order: Order) -> AsyncGenerator[tuple[Any, ...], None]:
+async def _in_another_process(
+    order: Order, layout: Layout[Any], scattered: Counter[str] | None
+) -> AsyncGenerator[Message, None]:
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
-    scribe = context.Process(target=_write, args=(order, here, there), name="desk import", daemon=True)
+    scribe = context.Process(
+        target=_write, args=(_tell(order, layout, scattered), here, there), name="desk import", daemon=True
+    )
     with warnings.catch_warnings():
         # Other threads may hold locks at the fork; the child uses nothing that they could hold.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -128,14 +150,14 @@ async def _in_another_process(order: Order) -> AsyncGenerator[tuple[Any, ...], N
     try:
         while True:
             try:
-                kind, *rest = marshal.loads(await asyncio.to_thread(here.recv_bytes))  # noqa: S302 - from our own child
+                kind, content = marshal.loads(await asyncio.to_thread(here.recv_bytes))  # noqa: S302 - from our own child
             except EOFError:
                 await asyncio.to_thread(scribe.join)
                 message = f"the process that reads {order.path} ended with status {scribe.exitcode}"
                 raise RuntimeError(message) from None
             if kind == _REFUSED:
-                raise ImportRefused(*rest)
-            yield kind, *rest
+                raise ImportRefused(content)
+            yield kind, content
             if kind == _ENDS:
                 return
     finally:
@@ -145,7 +167,7 @@ async def _in_another_process(order: Order) -> AsyncGenerator[tuple[Any, ...], N
         scribe.close()
 
 
-def _write(order: Order, here: Connection, there: Connection) -> None:
+def _write(messages: Iterator[Message], here: Connection, there: Connection) -> None:
     """Write the messages of a telling into a pipe, in the child; the pipe breaks when the parent is gone."""
     here.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
@@ -153,7 +175,7 @@ def _write(order: Order, here: Connection, there: Connection) -> None:
     gc.disable()  # collecting would copy the pages shared with the parent, and there is next to no cyclic garbage
     with suppress(BrokenPipeError):
         try:
-            for message in _tell(order):
+            for message in messages:
                 there.send_bytes(marshal.dumps(message))
         except ImportRefused as refusal:
             there.send_bytes(marshal.dumps((_REFUSED, str(refusal))))

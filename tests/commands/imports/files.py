@@ -12,7 +12,7 @@ import pytest
 
 from commands.imports import FORMATS
 from commands.imports.format import Clock
-from commands.imports.reading import Refusal, cases, survey
+from commands.imports.reading import Refusal, cases, layout_of, survey
 from commands.imports.story import Source, Story
 from commands.imports.telling import tell
 from domain.ticket_events import TicketType
@@ -124,7 +124,8 @@ def told(format_name: str, path: Path, zone: str | None = None) -> tuple[list[St
     clock = Clock(format_.parse_time, ZoneInfo(zone or format_.zone))
     source = Source(format_.name, TicketType(format_.ticket_type), clock, "test")
     stories, refusals = [], []
-    for item in cases(survey(path, format_)):
+    layout = layout_of(path, format_)
+    for item in cases(layout, survey(layout).scattered):
         if isinstance(item, Refusal):
             refusals.append(item)
         else:

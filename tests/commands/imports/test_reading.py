@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from commands.imports import FORMATS, ImportRefused
-from commands.imports.reading import Case, Refusal, cases, survey
+from commands.imports.reading import Case, Refusal, cases, layout_of, survey
 from tests.commands.imports.files import ITALIAN, SERVICENOW, VOLVO, rows_of, text_of, told, topics, write
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_data(tmp_pat
 def test_a_packed_file_is_known_by_its_bytes_not_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(gzip.compress(text_of([VOLVO]).encode()))
-    assert survey(path, VOLVO_FORMAT).rows == 1
+    assert survey(layout_of(path, VOLVO_FORMAT)).rows == 1
 
 
 def test_cases_that_do_not_lie_together_are_told_whole(tmp_path: Path) -> None:
@@ -65,8 +65,12 @@ def test_cases_that_do_not_lie_together_are_told_whole(tmp_path: Path) -> None:
         {"case:concept:name": case, "time:timestamp": f"2020-03-01 10:0{minute}:00+00:00"}
         for minute, case in enumerate(["1-1", "1-2", "1-1", "1-2"])
     ]
-    layout = survey(write(tmp_path / "a.csv", rows_of("volvo", *steps)), VOLVO_FORMAT)
-    found = [(item.name, [line.number for line in item.lines]) for item in cases(layout) if isinstance(item, Case)]
+    layout = layout_of(write(tmp_path / "a.csv", rows_of("volvo", *steps)), VOLVO_FORMAT)
+    found = [
+        (item.name, [line.number for line in item.lines])
+        for item in cases(layout, survey(layout).scattered)
+        if isinstance(item, Case)
+    ]
     assert found == [("1-1", [2, 4]), ("1-2", [3, 5])]
 
 
@@ -88,7 +92,7 @@ def test_a_broken_row_is_refused_by_its_line_and_its_neighbours_are_not(tmp_path
         (8, "names no case"),
     ]
     assert [row.line for row in story.told] == [2, 9]
-    assert survey(path, VOLVO_FORMAT).blank_lines == 1
+    assert survey(layout_of(path, VOLVO_FORMAT)).blank_lines == 1
 
 
 def test_a_cell_over_several_lines_keeps_the_line_numbers_right(tmp_path: Path) -> None:
@@ -113,7 +117,7 @@ def test_a_file_that_is_no_such_log_is_refused_in_one_sentence(tmp_path: Path, c
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(ImportRefused) as refusal:
-        survey(path, VOLVO_FORMAT)
+        survey(layout_of(path, VOLVO_FORMAT))
     assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -121,10 +125,10 @@ def test_a_file_that_is_no_such_log_is_refused_in_one_sentence(tmp_path: Path, c
 def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(ImportRefused, match="cannot be read"):
-            survey(path, VOLVO_FORMAT)
+            survey(layout_of(path, VOLVO_FORMAT))
 
 
 def test_a_header_without_rows_is_a_log_without_cases(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(text_of([VOLVO]).splitlines()[0])
-    assert [item for item in cases(survey(path, VOLVO_FORMAT)) if not isinstance(item, Refusal)] == []
+    assert [item for item in cases(layout_of(path, VOLVO_FORMAT)) if not isinstance(item, Refusal)] == []
