@@ -19,8 +19,7 @@ pytestmark = pytest.mark.anyio
 
 async def endless() -> None:
     """Go on for ever."""
-    while True:
-        await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 
 async def losing_the_first_cancellation() -> None:
