@@ -29,9 +29,13 @@ def append(context: typer.Context, seconds: Seconds = None) -> None:
 
 
 @benchmarks.command("commands")
-def commands(context: typer.Context, seconds: Seconds = None) -> None:
+def commands(
+    context: typer.Context,
+    seconds: Seconds = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve HTTP.")] = None,
+) -> None:
     """Measure commands over HTTP, with all views live."""
-    _measure(context, "commands", seconds=seconds)
+    _measure(context, "commands", seconds=seconds, workers=workers)
 
 
 @benchmarks.command("rebuild")
