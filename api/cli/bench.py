@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli.surroundings import MISCONFIGURED, Failure, surroundings_of, work
+from storage.settings import project_root
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -55,6 +57,10 @@ def _measure(context: typer.Context, name: str, **options: Any) -> None:
 
 
 def _module(name: str) -> ModuleType:
+    root = project_root()
+    if root is not None and str(root) not in sys.path:
+        # The tests are not part of what is installed, so the command knows of them by their place alone.
+        sys.path.append(str(root))
     try:
         return importlib.import_module(f"tests.benchmarks.{name}")
     except ModuleNotFoundError as error:

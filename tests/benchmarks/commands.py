@@ -69,7 +69,7 @@ async def main(
     seconds: float = 10.0,
     warm_up_seconds: float = 3.0,
     concurrency: int = CONCURRENCY,
-    workers: int = 1,
+    workers: int = 2,
     plain_settings: Sequence[tuple[int, int]] = PLAIN_SETTINGS,
 ) -> dict[str, Any]:
     """Drive the real server and the plain one with the same commands; `ratio` is ours over the plain one's best.
