@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel
@@ -68,7 +68,7 @@ class Link(BaseModel):
 
 
 class TicketTold(BaseModel):
-    """A ticket as it stands at `version`."""
+    """A ticket as it stands at `version`. A customer sees the desk's own marks (tags, links, level …) empty."""
 
     id: UUID
     number: int
@@ -119,6 +119,21 @@ class Moment(NamedTuple):
 
 NOW: Final = Moment()
 
+DESKS_OWN: Final[dict[str, Any]] = {
+    "foreign_id": None,
+    "impact": None,
+    "urgency": None,
+    "level": 0,
+    "tags": [],
+    "custom_fields": {},
+    "cc": [],
+    "cc_addresses": [],
+    "wake_at": None,
+    "third_party": None,
+    "links": [],
+}
+"""How a customer sees what the desk keeps to itself: its own marks on a ticket, and who else is involved."""
+
 
 async def ticket_told(
     workspace: Workspace, stream: UUID, caller: Caller, moment: Moment = NOW, *, after: int = 0, limit: int = 50
@@ -133,7 +148,8 @@ async def ticket_told(
     life = await history(workspace, stream, kind="ticket")
     allowed = [] if moment.past else allowed_commands(caller, then.aggregate)
     upto = then.aggregate.version
-    return _told(life, then, allowed, messages_of(life, caller.role, upto=upto, after=after, limit=limit))
+    told = _told(life, then, allowed, messages_of(life, caller.role, upto=upto, after=after, limit=limit))
+    return told.model_copy(update=DESKS_OWN) if caller.role is Role.CUSTOMER else told
 
 
 def messages_of(life: History, role: Role, *, upto: int | None = None, after: int = 0, limit: int = 50) -> Messages:

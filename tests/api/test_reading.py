@@ -266,3 +266,21 @@ async def test_a_message_to_a_closed_ticket_opens_a_follow_up(desk: DeskOverHttp
     follow_up = (await desk.get(f"/tickets/{told['number']}")).json()
     assert (follow_up["id"], follow_up["follow_up_of"]) == (told["id"], ticket["id"])
     assert {"ticket_id": told["id"], "kind": "follow_up"} in (await desk.get(path)).json()["links"]
+
+
+async def test_a_customer_does_not_see_what_the_desk_keeps_to_itself(desk: DeskOverHttp) -> None:
+    ticket = await desk.open(tags=["vip-complainer"], custom_fields={"root cause": "user"}, impact="low", urgency="low")
+    path = f"/tickets/{ticket['id']}"
+    await desk.done(f"{path}/escalate", {"level": 1, "team_id": desk.ids["team"], "reason": "He shouts"})
+    await desk.done(f"{path}/put-on-hold", {"third_party": "Competitor Ltd"})
+    await desk.done(f"{path}/add-note", {"text": "He shouts again"})
+    other = await desk.open()
+    await desk.done(f"{path}/link", {"other_ticket_id": other["id"]})
+    seen = await desk.get(path, role=Role.CUSTOMER)
+    assert seen.status_code == 200
+    for part in ("vip-complainer", "root cause", "He shouts", "Competitor", other["id"]):
+        assert part not in seen.text
+    assert seen.json()["subject"] == "Printer on fire"
+    whole = (await desk.get(path)).text
+    for part in ("vip-complainer", "root cause", "Competitor", other["id"]):
+        assert part in whole
