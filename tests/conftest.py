@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -184,4 +185,18 @@ def new_database(server: Server, suffix: str, *, template: str | None = None) ->
     try:
         yield name
     finally:
-        server.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+        drop(server, name)
+
+
+def drop(server: Server, name: str) -> None:
+    """Drop a database, whoever is still connected; a vacuum that the server began there may have to end first."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            server.execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ObjectInUse):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
