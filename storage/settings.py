@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from storage.embedded import OWNER, VERSIONS, EmbeddedServer
+from storage.embedded import OWNER, EmbeddedServer
+from storage.programs import VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -14,9 +14,9 @@ from domain.event import Rejected
 from replay.stream import ReplayError
 from storage.append import LogError
 from storage.database import Database, DatabaseUnreachable, UnknownWorkspace
-from storage.embedded import EmbeddedServerError
 from storage.keyring import RootKeyError
 from storage.migrations import MigrationError, migrate
+from storage.programs import EmbeddedServerError
 from storage.settings import WORKSPACE_NAME, Settings, SettingsError
 
 if TYPE_CHECKING:

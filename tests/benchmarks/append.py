@@ -22,7 +22,7 @@ from eventsourcing.utils import Environment
 
 from storage.append import NewEvent, Submission
 from storage.database import Database
-from storage.embedded import VERSIONS, installation
+from storage.programs import VERSIONS, installation
 from storage.settings import Settings
 from tests.benchmarks.ground import WORKSPACE, Ground, MeasurementError, ground, library_environment, say
 from tests.benchmarks.machine import figures_line

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from storage import embedded, unprivileged
-from storage.embedded import EmbeddedServer, EmbeddedServerError
+from storage import embedded, programs, unprivileged
+from storage.embedded import EmbeddedServer
+from storage.programs import EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,7 +130,7 @@ def words(server: EmbeddedServer) -> list[str]:
         return [word for (word,) in connection.execute("SELECT word FROM words ORDER BY word")]
 
 
-@pytest.mark.parametrize("version", embedded.VERSIONS)
+@pytest.mark.parametrize("version", programs.VERSIONS)
 def test_a_new_directory_gets_a_database_and_its_roles(place: Path, version: int) -> None:
     with EmbeddedServer(place / "desk", version=version, options=QUICK) as server:
         with psycopg.connect(server.conninfo()) as connection:
@@ -305,15 +306,15 @@ def test_another_ones_directory_of_links_is_not_trusted(place: Path, monkeypatch
 def test_data_and_programs_below_a_closed_directory_are_reached_without_opening_it(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if ROOT and not embedded._may_keep_search():
+    if ROOT and not programs.may_keep_search():
         pytest.skip("this system gives root no CAP_DAC_READ_SEARCH")
     closed = place / "closed"
     closed.mkdir(mode=0o700)
     # As in a checkout below root's home.
-    programs = embedded.installation(18)
-    copied = closed / programs.parent.name / programs.name
-    shutil.copytree(programs, copied, symlinks=True)
-    copied.parent.with_suffix(".libs").symlink_to(programs.parent.with_suffix(".libs"))
+    installed = programs.installation(18)
+    copied = closed / installed.parent.name / installed.name
+    shutil.copytree(installed, copied, symlinks=True)
+    copied.parent.with_suffix(".libs").symlink_to(installed.parent.with_suffix(".libs"))
     monkeypatch.setattr(embedded, "installation", lambda _: copied)
     with desk(closed / "desk") as server:
         write(server, "behind closed doors")
@@ -383,7 +384,7 @@ def test_where_root_may_not_share_its_view_a_closed_directory_is_named(
 ) -> None:
     if not ROOT:
         pytest.skip("an ordinary user's server is that user")
-    monkeypatch.setattr(embedded, "_may_keep_search", lambda: False)
+    monkeypatch.setattr(embedded, "may_keep_search", lambda: False)
     (place / "closed").mkdir(mode=0o700)
     with pytest.raises(
         EmbeddedServerError, match=r"to whom /\S+ is closed, .* move the installation and DESK_DATA_DIR"
