@@ -9,8 +9,15 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
 from uuid import UUID
 
-from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggregate
-from eventsourcing.utils import register_topic
+from eventsourcing.domain import (
+    BaseAggregate,
+    CanInitAggregate,
+    CanMutateAggregate,
+    OriginatorIDError,
+    OriginatorVersionError,
+    TAggregate,
+)
+from eventsourcing.utils import register_topic, resolve_topic
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic_core import core_schema
 
@@ -212,7 +219,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
 
     def state_json(self) -> bytes:
         """Give the state to store, without log columns, personal values and Nones; bytes are stable for equal events."""
-        text = self.model_dump_json(exclude=self._OUTSIDE, exclude_none=True).encode()
+        text = self.__pydantic_serializer__.to_json(self, exclude=self._OUTSIDE, exclude_none=True)
         if self.class_version == 1:
             return text
         return b'{"class_version":%d,%b' % (self.class_version, text[1:])
@@ -220,8 +227,9 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
     def personal_values(self) -> dict[str, Any]:
         """Give the personal values by field, JSON-ready; a None is left out."""
         found = {}
+        values = self.__dict__
         for name in self.PERSONAL:
-            value = getattr(self, name)
+            value = values[name]
             if value is not None:
                 found[name] = value if isinstance(value, str) else plain(value)
         return found
@@ -257,6 +265,21 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
             if new != old and not (old is None and new in ((), {})):
                 found.append(Change(name, plain(old), plain(new), personal))
         return tuple(found)
+
+    def mutate(self, aggregate: TAggregate | None) -> TAggregate | None:
+        """Take the next step in the life of an aggregate.
+
+        Raises OriginatorIDError for another's event, OriginatorVersionError for one that is not next.
+        """
+        # What the package's own does, at a third of its cost: a log is folded and told event by event.
+        if aggregate is None or self.originator_id != aggregate._id:  # noqa: SLF001 - the package's own
+            raise OriginatorIDError(self.originator_id, None if aggregate is None else aggregate.id)
+        if self.originator_version != aggregate._version + 1:  # noqa: SLF001
+            raise OriginatorVersionError(self.originator_version, aggregate.version + 1)
+        self.apply(aggregate)
+        aggregate._version = self.originator_version  # noqa: SLF001
+        aggregate._modified_on = self.timestamp  # noqa: SLF001
+        return aggregate
 
     def _as_dict(self) -> dict[str, Any]:
         return self.__dict__
@@ -295,6 +318,18 @@ class Created(Event, CanInitAggregate[UUID]):
 
     originator_topic: str
 
+    def mutate(self, aggregate: TAggregate | None) -> TAggregate | None:
+        """Bring an aggregate to life. Raises OriginatorIDError where there is one already."""
+        # As the package's own, which for each event looks up which of its fields two constructors want.
+        if aggregate is not None:
+            raise OriginatorIDError(self.originator_id, aggregate.id)
+        kind = resolve_topic(self.originator_topic)
+        made: TAggregate = kind.__new__(kind)
+        made.__base_init__(self.originator_id, self.originator_version, self.timestamp)
+        made.__init__()  # type: ignore[misc]
+        self.apply(made)
+        return made
+
 
 AnyEvent = Event  # inside an aggregate, the name Event is taken by its own base
 
@@ -305,6 +340,7 @@ class Aggregate(BaseAggregate[UUID]):
     State is held in immutable values (tuples, frozensets), so that a shallow copy is a full one.
     """
 
+    TOPIC: ClassVar[str]
     Event: ClassVar[type[AnyEvent]] = AnyEvent
 
     def __init__(self) -> None:
@@ -313,26 +349,35 @@ class Aggregate(BaseAggregate[UUID]):
     @classmethod
     def start(cls, event_class: type[Created], *, aggregate_id: UUID, act: Act, **fields: Any) -> Self:
         """Create the aggregate with its first event."""
-        return cls._create(
-            event_class,
-            id=aggregate_id,
+        # The package's own `_create` and `trigger_event` check classes and arguments anew for every event, which costs
+        # as much as the event; pydantic checks the arguments, and tests that each class has its topic.
+        event = event_class(
+            originator_topic=cls.TOPIC,
+            originator_id=aggregate_id,
+            originator_version=cls.INITIAL_VERSION,
             timestamp=act.at,
             by=act.by,
             reason=act.reason,
             source_address=act.source_address,
             **fields,
         )
+        made: Self = event.mutate(None)  # type: ignore[assignment]
+        made.pending_events.append(event)
+        return made
 
     def record(self, event_class: type[AnyEvent], act: Act, **fields: Any) -> None:
         """Trigger an event under the circumstances of `act`."""
-        self.trigger_event(
-            event_class,
+        event = event_class(
+            originator_id=self._id,
+            originator_version=self._version + 1,
             timestamp=act.at,
             by=act.by,
             reason=act.reason,
             source_address=act.source_address,
             **fields,
         )
+        event.mutate(self)
+        self._pending_events.append(event)
 
 
 class Rejected(Exception):

@@ -100,16 +100,16 @@ class Packer:
     """Turns stories into plain values that `marshal` takes, each person being described once."""
 
     def __init__(self) -> None:
-        self._numbers: dict[UUID, int] = {}
+        self._numbers: dict[Acquaintance[Any], int] = {}
 
     def pack(self, case: Case[Any], story: Story) -> tuple[Any, ...]:
         """Give one case as plain values."""
         people: list[tuple[Any, ...]] = []
         met: list[int] = []
         for person in story.met.values():
-            number = self._numbers.get(person.id)
+            number = self._numbers.get(person)
             if number is None:
-                number = self._numbers[person.id] = len(self._numbers)
+                number = self._numbers[person] = len(self._numbers)
                 people.append((_kind(person), person.id.bytes, *_plain(person.who.pending_events[0])))
             met.append(number)
         return (
@@ -140,8 +140,13 @@ def _kind(person: Acquaintance[Any]) -> str:
 def _plain(event: Event) -> tuple[str, int, bytes, dict[str, Any], bytes]:
     values = event.personal_values()
     # No event of an import is about two persons: none has a reason or an address of its actor.
-    subject = event.requester_id if isinstance(event, TicketEvent) else event.originator_id
-    return event.TOPIC, event.originator_version, event.state_json(), values, subject.bytes
+    if not values:
+        subject = b""
+    elif isinstance(event, TicketEvent):
+        subject = event.requester_id.bytes
+    else:
+        subject = event.originator_id.bytes
+    return event.TOPIC, event.originator_version, event.state_json(), values, subject
 
 
 class Unpacker:
@@ -172,7 +177,7 @@ class Unpacker:
 
     def _fact(self, stream: UUID, plain: Sequence[Any]) -> Fact:
         topic, version, state, values, subject = plain
-        return Fact(stream, topic, version, state, values, self._id(subject))
+        return Fact(stream, topic, version, state, values, self._id(subject) if subject else stream)
 
     def _id(self, raw: bytes) -> UUID:
         found = self._ids.get(raw)

@@ -114,6 +114,13 @@ class _Run:
         tasks = [asyncio.create_task(receive(), name="import reads"), asyncio.create_task(send(), name="import writes")]
         try:
             await asyncio.gather(*tasks)
+        except Exception:
+            # What was handed over is in the log or not before anybody hears of the failure.
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*(future for _, future in self.in_flight), return_exceptions=True)
+            raise
         finally:
             for task in tasks:
                 task.cancel()
@@ -169,8 +176,10 @@ class _Run:
         """Wait until at most so many cases are in flight, and account for those that have arrived."""
         while self.in_flight and (len(self.in_flight) > most or self.in_flight[0][1].done()):
             parcel, future = self.in_flight[0]
+            if not future.done():
+                await asyncio.wait([future])  # which, unlike awaiting it, leaves it be when this is cancelled
             try:
-                appended = await future
+                appended = future.result()
             except Conflict:
                 if not await self._again(parcel):
                     self.in_flight.popleft()

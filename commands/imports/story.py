@@ -45,7 +45,7 @@ Person = tuple[str, str]
 """How a source knows somebody, or a team: a label that says what it is there, and a name."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Acquaintance(Generic[Kind]):
     """Somebody, or a team, as first met in a file."""
 
@@ -64,17 +64,21 @@ class Source:
     agents: dict[Person, Acquaintance[Agent]] = field(default_factory=dict)
     teams: dict[Person, Acquaintance[Team]] = field(default_factory=dict)
     customers: dict[Person, Acquaintance[Customer]] = field(default_factory=dict)
-    _provenances: dict[tuple[UUID | None, UUID | None], Provenance] = field(default_factory=dict)
+    _provenances: dict[tuple[Acquaintance[Agent] | None, Acquaintance[Agent] | None], Provenance] = field(
+        default_factory=dict
+    )
 
-    def provenance(self, actor: UUID | None = None, on_behalf_of: UUID | None = None) -> Provenance:
+    def provenance(
+        self, actor: Acquaintance[Agent] | None = None, on_behalf_of: Acquaintance[Agent] | None = None
+    ) -> Provenance:
         """Say who acted, an agent unless nobody is known."""
         place = (actor, on_behalf_of)
         found = self._provenances.get(place)
         if found is None:
             found = self._provenances[place] = Provenance(
-                actor_id=actor or SYSTEM_ACTOR,
+                actor_id=SYSTEM_ACTOR if actor is None else actor.id,
                 role=Role.SYSTEM if actor is None else Role.AGENT,
-                on_behalf_of=on_behalf_of,
+                on_behalf_of=None if on_behalf_of is None else on_behalf_of.id,
                 channel=Channel.IMPORT,
                 client=self.client,
             )
@@ -175,8 +179,8 @@ class Story:
         self._at = at
         found = self._provenances.get((by, for_))
         if found is None:
-            actor = None if by is None else self.agent(by).id
-            other = None if for_ is None else self.agent(for_).id
+            actor = None if by is None else self.agent(by)
+            other = None if for_ is None else self.agent(for_)
             found = self._provenances[by, for_] = self.source.provenance(actor, other)
         self._act = Act(at, found)
 

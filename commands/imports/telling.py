@@ -38,9 +38,9 @@ def tell(format_: Format[Row], source: Source, case: Case[Row]) -> Story:
                 if (story.version, len(story.met)) != (version, met):
                     break  # told by half: tell the case again without this row
                 continue
-            told = Told(line.number, version, story.version)
-            story.told.append(told)
-            version, met = told.last, len(story.met)
+            last = story.version
+            story.told.append(Told(line.number, version, last))
+            version, met = last, len(story.met)
             before = line.row
         else:
             return story

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from commands.imports.format import Clock, Format, named, said, time_reader
@@ -60,14 +61,7 @@ software anomaly rather than of the ticket, and whatever another file may hold."
 NOTED: Final = frozenset({"Insert ticket", "Assign seriousness", "Schedule intervention"})
 """Activities without a counterpart here: an internal note, unless the row opens the ticket or changes a field."""
 
-KEPT: Final = (
-    "seriousness",
-    "seriousness_2",
-    "service_level",
-    "service_type",
-    "responsible_section",
-    "support_section",
-)
+KEPT: Final = slice(Activity._fields.index("seriousness"), Activity._fields.index("support_section") + 1)
 """Columns kept as custom fields of the same names, with their changes."""
 
 _ANONYMOUS: Final = re.compile(r"Value \d+")
@@ -113,7 +107,9 @@ def _open(story: Story, row: Activity) -> None:
         channel=Channel.IMPORT,
         priority=Priority.NORMAL,
         category=product,
-        custom_fields={name: value for name in KEPT if (value := said(getattr(row, name))) is not None},
+        custom_fields={
+            name: text for name, value in zip(Activity._fields[KEPT], row[KEPT], strict=True) if (text := said(value))
+        },
     )
 
 
@@ -122,9 +118,10 @@ def _tell_fields(story: Story, row: Activity, before: Activity) -> None:
         story.asked_by(_named("customer", row.customer) or ("customer", "unknown customer"))
     if row.product != before.product:
         story.about(_shown("Product", row.product))
-    for name in KEPT:
-        if getattr(row, name) != getattr(before, name):
-            story.field(name, said(getattr(row, name)))
+    if row[KEPT] != before[KEPT]:
+        for name, value, earlier in zip(Activity._fields[KEPT], row[KEPT], before[KEPT], strict=True):
+            if value != earlier:
+                story.field(name, said(value))
     team = _named("workgroup", row.workgroup)
     if row.workgroup != before.workgroup and story.ticket.team_id is not None and row.activity != TAKES_IN_CHARGE:
         story.with_(None, team)
@@ -135,6 +132,7 @@ def _named(label: str, name: str) -> Person | None:
     return None if text is None else (label, text)
 
 
+@lru_cache(maxsize=10_000)
 def _shown(label: str, value: str) -> str | None:
     """Give a name that says what it names: the log calls customers, products and people alike "Value 1"."""
     text = said(value)
