@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from itertools import cycle
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from commands.demo import load_demo
+from commands.demo import NotEmpty, load_demo
 from commands.desk import Desk
 from domain.event import SYSTEM_ACTOR, Role
 from domain.ticket import Ticket
@@ -63,7 +64,8 @@ async def prepare(settings: Settings, console: Console) -> Opened:
         workspace = await database.workspace(settings.workspace)
         if (await workspace.log.head()).position == 0:
             console.print("Loading a demo desk …")
-            await load_demo(workspace)
+            with suppress(NotEmpty):  # somebody else was quicker
+                await load_demo(workspace)
             # So that the first look at a list finds it whole; later on the views keep up by themselves.
             runner = Runner(database, VIEWS)
             await runner.catch_up(workspace)

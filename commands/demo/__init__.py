@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -25,7 +24,7 @@ from domain.customer import Customer
 from domain.customer_events import Tier
 from domain.event import SYSTEM_ACTOR, Act, Channel, Provenance, Role
 from domain.team import Team
-from storage.append import Claim, Submission
+from storage.append import Claim, LogError, Submission
 from storage.codec import encode
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from domain.event import Aggregate, Event
     from domain.ticket import Ticket
+    from storage.append import NewEvent
     from storage.database import Workspace
 
 CUSTOMERS: Final = 60
@@ -40,6 +40,13 @@ TICKETS: Final = 300
 DAYS: Final = 28
 OPENING_HOUR, CLOSING_HOUR = 7, 18  # UTC; most people write while they work
 SEED: Final = 20_240
+
+
+class NotEmpty(LogError):
+    """Something is recorded in the workspace already; it gets no demo desk."""
+
+    def __init__(self, workspace: Workspace, events: int) -> None:
+        super().__init__(f"the workspace {workspace.name} has {events} events and gets no demo desk")
 
 
 class DemoDesk(NamedTuple):
@@ -69,17 +76,18 @@ class Cast(NamedTuple):
 async def load_demo(workspace: Workspace, now: datetime | None = None, seed: int = SEED) -> DemoDesk:
     """Fill an empty workspace with a demo desk whose last weeks end `now`, which is this moment unless it is given.
 
-    Raises Conflict or Claimed where it is there already.
+    It is recorded whole or not at all: a load that was killed leaves nothing and can be run again, and no other
+    command gets in between. Raises NotEmpty where anything is recorded already, and LogUnavailable.
     """
     cast = imagine(now or datetime.now(UTC), seed)
-    desk = Desk(workspace)
     people: Sequence[Aggregate] = (*cast.agents, *cast.customers)
     await workspace.keyring.ensure({person.id for person in people})
-    waiting = [
-        workspace.log.submit(_submission(desk, aggregate))
-        for aggregate in (*cast.teams, *cast.agents, *cast.customers, *cast.tickets)
-    ]
-    appended = await asyncio.gather(*waiting)
+    submission = _submission(Desk(workspace), (*cast.teams, *cast.agents, *cast.customers, *cast.tickets))
+    async with workspace.log.exclusively() as append:
+        recorded = (await workspace.log.head()).position
+        if recorded:
+            raise NotEmpty(workspace, recorded)
+        appended = await append(submission)
     return DemoDesk(
         team_ids=tuple(team.id for team in cast.teams),
         agent_ids=tuple(agent.id for agent in cast.agents),
@@ -89,7 +97,7 @@ async def load_demo(workspace: Workspace, now: datetime | None = None, seed: int
         lead_id=cast.agents[0].id,
         supervisor_id=cast.agents[1].id,
         customer_id=cast.tickets[-1].requester_id,
-        position=max(result.position for result in appended),
+        position=appended.position,
     )
 
 
@@ -164,13 +172,17 @@ def _id(random: Random) -> UUID:
     return UUID(int=random.getrandbits(128), version=4)
 
 
-def _submission(desk: Desk, aggregate: Aggregate) -> Submission:
-    events: Sequence[Event] = aggregate.pending_events  # type: ignore[assignment]
-    contacts = ((EMAIL, aggregate.email), (PHONE, aggregate.phone)) if isinstance(aggregate, Customer) else ()
-    claims = [
-        Claim(kind, desk.claim_key(kind, normal_contact(kind, value)), aggregate.id)
-        for kind, value in contacts
-        if value is not None
-    ]
-    rows = [encode(event, desk.workspace.keyring) for event in events]
-    return Submission(rows, {aggregate.id: 0}, claims)
+def _submission(desk: Desk, aggregates: Sequence[Aggregate]) -> Submission:
+    """Make everything into one submission, aggregate after aggregate."""
+    rows: list[NewEvent] = []
+    claims: list[Claim] = []
+    for aggregate in aggregates:
+        events: Sequence[Event] = aggregate.pending_events  # type: ignore[assignment]
+        rows += [encode(event, desk.workspace.keyring) for event in events]
+        contacts = ((EMAIL, aggregate.email), (PHONE, aggregate.phone)) if isinstance(aggregate, Customer) else ()
+        claims += [
+            Claim(kind, desk.claim_key(kind, normal_contact(kind, value)), aggregate.id)
+            for kind, value in contacts
+            if value is not None
+        ]
+    return Submission(rows, {aggregate.id: 0 for aggregate in aggregates}, claims)
