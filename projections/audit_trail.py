@@ -95,7 +95,7 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: ARG001 - ro
     return added
 
 
-VIEW: Final = View(name="audit_trail", version=1, table=TABLE, fold=fold, needs=lambda _: None)
+VIEW: Final = View(name="audit_trail", version=1, table=TABLE, fold=fold, needs=lambda _: None, stream_local=True)
 
 
 class AuditEntry(NamedTuple):

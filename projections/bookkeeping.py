@@ -223,7 +223,8 @@ CREATE TABLE {schema}.views (
     failed_at         timestamptz,
     build_owner       text,
     build_leased_until timestamptz,
-    build_position    bigint,
+    -- How far each lane of an unfinished rebuild has come.
+    build_positions   bigint[],
     build_recipe      text,
     PRIMARY KEY (name, version)
 ) WITH (fillfactor = 50);

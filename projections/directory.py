@@ -140,6 +140,7 @@ VIEW: Final = View(
     table=TABLE,
     fold=fold,
     topics=topics_of(customers.CustomerEvent) | topics_of(agents.AgentEvent) | topics_of(teams.TeamEvent),
+    stream_local=True,
 )
 
 

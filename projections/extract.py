@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from domain.event import Event
+from projections.view import events_of
 from storage.codec import Recorded, UndecodableState, decode, event_type, sealed
 
 if TYPE_CHECKING:
@@ -25,6 +27,16 @@ class Extract:
     def __init__(self, view: View) -> None:
         self._view = view
         self._readers: dict[str, Callable[[StoredRow], Recorded] | None] = {}
+        known = events_of(Event)
+        # Whatever is not known here is read whole: it may be something that the view should fold.
+        self.without: Final = [cls.TOPIC for cls in known if not view.wants(cls.TOPIC)]
+        """Topics that need not be read."""
+        self.bare: Final = [
+            cls.TOPIC
+            for cls in known
+            if view.reads is not None and cls.class_version == 1 and not view.reads & cls.PERSONAL.keys()
+        ]
+        """Topics of which no personal values need be read."""
 
     def recorded(self, rows: Iterable[StoredRow]) -> Iterator[Recorded]:
         """Give the events that the view folds. Raises UnknownTopic, UndecodableState."""

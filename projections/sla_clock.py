@@ -167,6 +167,7 @@ VIEW: Final = View(
         event.TOPIC for event in events_of(happened.TicketEvent) if event.model_fields.keys() & set(_CARRIED)
     ),
     reads=frozenset({"timestamp", "opened_by_agent", *_CARRIED}),
+    stream_local=True,
 )
 
 

@@ -184,6 +184,7 @@ VIEW: Final = View(
     fold=fold,
     topics=topics_of(happened.TicketEvent),
     reads=READS,
+    stream_local=True,
 )
 
 

@@ -28,7 +28,8 @@ class View:
     it neither changes `rows` nor looks anywhere else, so that where a page of the log ends makes no difference.
     `rows` holds those of every stream that `needs` names, without it of the events' own. `topics` None means every
     event. `reads` are the fields of events that the fold looks at, beside stream and version; a rebuild decodes no
-    others. A change of table or fold is a new `version`, built beside the old one.
+    others. `stream_local` says that a row depends on the events of one stream alone, so that a rebuild may divide the
+    streams among processes. A change of table or fold is a new `version`, built beside the old one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class View:
     topics: frozenset[str] | None = None
     needs: Callable[[Event], UUID | None] | None = None
     reads: frozenset[str] | None = None
+    stream_local: bool = False
 
     @property
     def label(self) -> str:

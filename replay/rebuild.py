@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import inspect
 import os
@@ -19,44 +18,29 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from projections import bookkeeping
-from projections.extract import Extract
-from projections.page import Page, uncollected
-from projections.view import ViewError
-from storage.codec import UnreadableEvent
+from projections.page import uncollected
+from replay import rebuild_lane
+from replay.rebuild_lane import Lane, RebuildFailed, RebuildRunning, Site
+from replay.rebuild_workers import RebuildStopped, can_fork, processors, reach_in_lanes
 from storage.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from datetime import datetime
 
     from psycopg import AsyncConnection
 
-    from projections.bookkeeping import Mark
-    from projections.table import Rows, Shelf
+    from projections.table import Shelf
     from projections.view import View
     from storage.database import Workspace
-    from storage.log import StoredRow
 
-PAGE_EVENTS: Final = 25_000  # larger pages meet a row more often before it is written, and hold more of them in memory
-PAGES_BETWEEN_COLLECTIONS: Final = 20
+__all__ = ["Progress", "RebuildFailed", "RebuildRunning", "RebuildStopped", "Report", "rebuild"]
+
 LEASE_SECONDS: Final = 5.0  # how long a rebuild that was killed keeps the next from going on
 RENEW_SECONDS: Final = 1.0
 LOCK_TIMEOUT: Final = "500ms"  # readers and the live projection wait behind the swap for no longer than this
 SWAP_ATTEMPTS: Final = 60
 NEAR_EVENTS: Final = 2_000  # few enough to be taken in while the live projection is held up
-
-
-class RebuildRunning(ViewError):
-    """Somebody else is rebuilding the view."""
-
-
-class RebuildFailed(ViewError):
-    """An event cannot be folded; the live view is as it was."""
-
-    def __init__(self, view: View, row: StoredRow, error: Exception) -> None:
-        super().__init__(f"{view.name} cannot take in event {row.position} ({row.topic}): {error}")
-        self.position = row.position
-        self.topic = row.topic
+WORTH_FORKING: Final = 50_000  # events ahead; for fewer the forking and its connections cost what they save
 
 
 class Progress(NamedTuple):
@@ -82,14 +66,22 @@ class Report:
     """Events a second, waiting and the making of indexes included."""
 
 
-async def rebuild(workspace: Workspace, view: View, progress: Callable[[Progress], None] = lambda _: None) -> Report:
+async def rebuild(
+    workspace: Workspace,
+    view: View,
+    progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    workers: int | None = None,
+) -> Report:
     """Fold the whole log into a new table and put it in the place of the view's, in one short transaction.
 
     The live view is read and goes on throughout. A run that was killed is gone on with, unless the view's code has
-    changed since. Raises RebuildRunning, RebuildFailed.
+    changed since. Where the view is stream-local and processes can be forked, `workers` of them divide the streams
+    among them; None is one a processor where there is enough to do. Raises RebuildRunning, RebuildFailed,
+    RebuildStopped.
     """
     await bookkeeping.prepare(workspace, [view])
-    build = _Build(workspace, view)
+    build = _Build(workspace, view, workers)
     async with _claimed(build):
         return await build.run(progress)
 
@@ -97,156 +89,110 @@ async def rebuild(workspace: Workspace, view: View, progress: Callable[[Progress
 class _Build:
     """One run of one rebuild."""
 
-    def __init__(self, workspace: Workspace, view: View) -> None:
+    def __init__(self, workspace: Workspace, view: View, workers: int | None) -> None:
         self.workspace = workspace
         self.view = view
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self.position = 0
-        self.recorded_at: datetime | None = None
-        self._reader: psycopg.Connection[Any]
-        self._taken_over = f"another rebuild of {view.name} has taken over"
-        self._extract = Extract(view)
+        self._workers = workers
+        self._site = Site(workspace, view, self.owner)
+        self._lane: Lane
         self._live = view.shelf(workspace.schema)
-        self._shadow: Shelf = view.shelf(workspace.schema, "_build")
+        self._shadow: Shelf = self._site.shadow
         self._names = {"schema": Identifier(workspace.schema)}
 
     async def run(self, progress: Callable[[Progress], None]) -> Report:
         """Build, catch up and swap."""
         started = time.perf_counter()
-        database = self.workspace.database
-        self._reader = await asyncio.to_thread(psycopg.connect, database.conninfo, autocommit=True)
-        connection = await database.connect(f"desk rebuild {self.view.name}")
-        try:
-            resumed_at = await self._begin(connection)
+        async with Lane.opened(self._site) as self._lane:
+            connection = self._lane.connection
+            positions = await self._begin(connection)
+            resumed_at = sum(positions) // len(positions)
 
-            def tell(total: int) -> None:
+            def tell(done: int, total: int) -> None:
                 seconds = time.perf_counter() - started
-                rate = (self.position - resumed_at) / seconds if seconds else 0.0
-                left = max(total - self.position, 0) / rate if rate else 0.0
-                progress(Progress(self.position, max(total, self.position), rate, left))
+                rate = (done - resumed_at) / seconds if seconds else 0.0
+                left = max(total - done, 0) / rate if rate else 0.0
+                progress(Progress(done, max(total, done), rate, left))
 
             with uncollected():
-                await self._reach(connection, await self._target(), tell)
+                # An earlier run may have gone further than the live view now stands.
+                target = max(await self._target(), *positions)
+                if len(positions) > 1:
+                    await reach_in_lanes(
+                        self._site, self._lane, positions, target, lambda now: tell(sum(now) // len(now), target)
+                    )
+                    await self._join(connection, [target] * len(positions))
+                self._lane.stand(target if len(positions) > 1 else positions[0])
+                await self._lane.reach(target, lambda: tell(self._lane.position, target))
             await self._index(connection)
             await self._put_in_place(connection, tell)
-            tell(self.position)
+            position = self._lane.position
+            tell(position, position)
             cursor = await connection.execute(SQL("SELECT count(*) FROM {}").format(self._live.place))
             count = await cursor.fetchone()
-        finally:
-            await connection.close()
-            self._reader.close()
         seconds = time.perf_counter() - started
         return Report(
             view=self.view.name,
             version=self.view.version,
-            position=self.position,
+            position=position,
             resumed_at=resumed_at,
             rows=count[0] if count is not None else 0,
             seconds=seconds,
-            rate=(self.position - resumed_at) / seconds,
+            rate=(position - resumed_at) / seconds,
         )
 
-    async def _begin(self, connection: AsyncConnection[Any]) -> int:
-        """Go on with the table that a killed run of the same code left, or make a new one. Gives where it stands."""
+    async def _begin(self, connection: AsyncConnection[Any]) -> list[int]:
+        """Go on with the table that a killed run of the same code left, or make a new one. Gives where lanes stand."""
         recipe = _recipe(self.view)
         async with connection.transaction():
-            row = await self._bookkeeping(
+            found, old_recipe, table, head = await self._bookkeeping(
                 connection,
-                "build_position, build_recipe, to_regclass(%s)::text",
+                "build_positions, build_recipe, to_regclass(%s)::text,"
+                " (SELECT coalesce(max(notification_id), 0) FROM {schema}.events)",
                 [f'"{self.workspace.schema}"."{self._shadow.name}"'],
             )
-            position, old_recipe, table = row
-            if table is not None and position is not None and old_recipe == recipe:
-                self.position = position
-                return self.position
-            await connection.execute(SQL("DROP TABLE IF EXISTS {}").format(self._shadow.place))
-            await self._shadow.create(connection)
+            positions = self._divided(found, head) if table is not None and found and old_recipe == recipe else None
+            if positions is None:
+                await connection.execute(SQL("DROP TABLE IF EXISTS {}").format(self._shadow.place))
+                await self._shadow.create(connection)
+                positions = [0] * self._lanes(head)
             await connection.execute(
-                SQL(_BEGIN).format(**self._names), (recipe, self.view.name, self.view.version, self.owner)
+                SQL(_BEGIN).format(**self._names), (positions, recipe, self.view.name, self.view.version, self.owner)
             )
-        return 0
+        return positions
+
+    def _divided(self, found: list[int], head: int) -> list[int] | None:
+        """Give the places from which lanes can go on with a build; None where it was divided otherwise than asked."""
+        if len(set(found)) == 1:
+            return found[:1] * self._lanes(head - found[0])
+        asked = self._workers if self._workers is not None else len(found)
+        return found if asked == len(found) and can_fork() else None
+
+    def _lanes(self, ahead: int) -> int:
+        """Tell among how many processes to divide a number of events."""
+        if not self.view.stream_local or not can_fork():
+            return 1
+        if self._workers is not None:
+            return max(self._workers, 1)
+        return processors() if ahead >= WORTH_FORKING else 1
+
+    async def _join(self, connection: AsyncConnection[Any], positions: list[int]) -> None:
+        """Make one lane of those that stand at the same position. Raises RebuildRunning."""
+        cursor = await connection.execute(
+            SQL(_JOIN).format(**self._names), (self.view.name, self.view.version, self.owner, positions)
+        )
+        if cursor.rowcount != 1:
+            raise self._site.taken_over
 
     async def _target(self) -> int:
         """Tell how far to go: as far as the live view where it keeps up, so that lists begun on it can go on."""
         (status,) = await bookkeeping.view_status(self.workspace, [self.view])
-        keeps_up = status.state == bookkeeping.LIVE and status.owner is not None and status.lag_events <= PAGE_EVENTS
+        keeps_up = (
+            status.state == bookkeeping.LIVE
+            and status.owner is not None
+            and status.lag_events <= rebuild_lane.PAGE_EVENTS
+        )
         return status.position if keeps_up else status.head
-
-    async def _reach(self, connection: AsyncConnection[Any], target: int, tell: Callable[[int], None]) -> None:
-        """Take in the log up to a position, a page a transaction.
-
-        While the server writes one page, the next is folded here and the one after it is read.
-        """
-        reading = asyncio.create_task(self._read(self.position, target))
-        writing: asyncio.Task[None] | None = None
-        written: Rows = {}
-        pages = 0
-        try:
-            while page := await reading:
-                reading = asyncio.create_task(self._read(page.ceiling.position, target))
-                async with self.workspace.database.pool.connection() as other:
-                    rows = await self._shadow.load(other, page.streams(self.view, 0, len(page)))
-                # The page before may not be committed yet; its rows are newer than those just loaded.
-                rows |= written
-                changed = self._folded(page, rows)
-                if writing is not None:
-                    await writing
-                    tell(target)
-                writing = asyncio.create_task(self._write(connection, page.ceiling, rows, changed))
-                written = changed
-                pages += 1
-                if pages % PAGES_BETWEEN_COLLECTIONS == 0:
-                    gc.collect()
-                await asyncio.sleep(0)
-            if writing is not None:
-                await writing
-                tell(target)
-        finally:
-            if writing is not None:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
-            # A thread cannot be stopped, and its connection must not be closed under it.
-            await asyncio.gather(reading, return_exceptions=True)
-
-    async def _read(self, after: int, target: int) -> Page | None:
-        if after >= target:
-            return None
-        rows = await asyncio.to_thread(self.workspace.log.page_over, self._reader, after, PAGE_EVENTS, upto=target)
-        return Page(rows) if rows else None
-
-    def _folded(self, page: Page, rows: Rows) -> Rows:
-        """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
-        try:
-            return self.view.fold(rows, self._extract.recorded(page.rows))
-        except UnreadableEvent as error:
-            raise RebuildFailed(self.view, error.row, error) from error
-        except Exception as error:
-            raise RebuildFailed(self.view, self._culprit(page, rows), error) from error
-
-    def _culprit(self, page: Page, rows: Rows) -> StoredRow:
-        """Find the event at which a fold of a page fails, by folding one at a time."""
-        known = dict(rows)
-        for row in page.rows:
-            try:
-                known |= self.view.fold(known, self._extract.recorded([row]))
-            except Exception:  # noqa: BLE001 - whatever it is, it is reported with the event
-                return row
-        return page.rows[-1]
-
-    async def _write(self, connection: AsyncConnection[Any], ceiling: Mark, rows: Rows, changed: Rows) -> None:
-        """Commit a page: its rows and how far the build has come. Raises RebuildRunning when it is not ours any more."""
-        async with connection.transaction():
-            await connection.execute("SET LOCAL synchronous_commit = off")
-            await self._shadow.store(connection, rows, changed, past=False)
-            # Last, as the live projection writes the same row: it is held up for the length of a commit at most.
-            cursor = await connection.execute(
-                SQL(_ADVANCE).format(**self._names),
-                (ceiling.position, self.view.name, self.view.version, self.owner, self.position),
-                prepare=True,
-            )
-            if cursor.rowcount != 1:
-                raise RebuildRunning(self._taken_over)
-        self.position, self.recorded_at = ceiling
 
     async def _index(self, connection: AsyncConnection[Any]) -> None:
         """Make the indexes, all or none, unless a killed run already had."""
@@ -257,15 +203,18 @@ class _Build:
                 await self._shadow.create_indexes(connection)
         await connection.execute(SQL("ANALYZE {}").format(self._shadow.place))
 
-    async def _put_in_place(self, connection: AsyncConnection[Any], tell: Callable[[int], None]) -> None:
+    async def _put_in_place(self, connection: AsyncConnection[Any], tell: Callable[[int, int], None]) -> None:
         """Catch up and swap; where readers hold the live table for long, let them finish and try again."""
+        lane = self._lane
         for attempt in range(1, SWAP_ATTEMPTS + 1):
-            while (target := await self._target()) - self.position > NEAR_EVENTS:
-                await self._reach(connection, target, tell)
+            while (target := await self._target()) - lane.position > NEAR_EVENTS:
+                await lane.reach(target, lambda target=target: tell(lane.position, target))  # type: ignore[misc]
+            stood = lane.position
             try:
                 async with connection.transaction():
                     await self._swap(connection)
             except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+                lane.stand(stood)  # what the transaction took in is undone
                 if attempt == SWAP_ATTEMPTS:
                     raise
                 await asyncio.sleep(0.1)
@@ -279,15 +228,16 @@ class _Build:
         position, state, head = await self._bookkeeping(
             connection, "position, state, (SELECT coalesce(max(notification_id), 0) FROM {schema}.events)", []
         )
-        target = position if state == bookkeeping.LIVE and position >= self.position else head
-        while page := await self._read(self.position, target):
-            rows = await self._shadow.load(connection, page.streams(self.view, 0, len(page)))
-            await self._shadow.store(connection, rows, self._folded(page, rows), past=False)
-            self.position, self.recorded_at = page.ceiling
-        if self.position and self.recorded_at is None:
-            row = await self.workspace.log.row(self.position)
-            self.recorded_at = row.recorded_at if row is not None else None
-        same = self.position == position
+        lane = self._lane
+        target = position if state == bookkeeping.LIVE and position >= lane.position else head
+        while (page := await lane.read(lane.position, target)) is not None:
+            rows = await self._shadow.load(connection, lane.streams(page))
+            await self._shadow.store(connection, rows, lane.folded(page, rows), past=False)
+            lane.position, lane.recorded_at = page.ceiling
+        if lane.position and lane.recorded_at is None:
+            row = await self.workspace.log.row(lane.position)
+            lane.recorded_at = row.recorded_at if row is not None else None
+        same = lane.position == position
         if self.view.table.keeps_past and not same:
             await connection.execute(SQL("TRUNCATE {}").format(self._live.past))
         await connection.execute(SQL("DROP TABLE {}").format(self._live.place))
@@ -296,7 +246,7 @@ class _Build:
         )
         await connection.execute(
             SQL(_SWAP).format(**self._names),
-            (self.position, self.recorded_at, 0 if same else self.position, self.view.name, self.view.version),
+            (lane.position, lane.recorded_at, 0 if same else lane.position, self.view.name, self.view.version),
         )
 
     async def _bookkeeping(
@@ -309,7 +259,7 @@ class _Build:
         )
         row = await cursor.fetchone()
         if row is None:
-            raise RebuildRunning(self._taken_over)
+            raise self._site.taken_over
         return tuple(row)
 
 
@@ -376,12 +326,13 @@ WHERE name = %s AND version = %s AND build_owner = %s
 """
 
 _BEGIN = """
-UPDATE {schema}.views SET build_position = 0, build_recipe = %s WHERE name = %s AND version = %s AND build_owner = %s
+UPDATE {schema}.views SET build_positions = %s, build_recipe = %s
+WHERE name = %s AND version = %s AND build_owner = %s
 """
 
-_ADVANCE = """
-UPDATE {schema}.views SET build_position = %s
-WHERE name = %s AND version = %s AND build_owner = %s AND build_position = %s
+_JOIN = """
+UPDATE {schema}.views SET build_positions = build_positions[1:1]
+WHERE name = %s AND version = %s AND build_owner = %s AND build_positions = %s::bigint[]
 """
 
 _OURS = " FROM {schema}.views WHERE name = %s AND version = %s AND build_owner = %s FOR UPDATE"
@@ -391,7 +342,7 @@ _SWAP = """
 UPDATE {schema}.views
 SET position = %s, recorded_at = %s, kept_from = greatest(kept_from, %s), state = 'live',
     failed_position = NULL, failed_topic = NULL, error = NULL, failed_at = NULL,
-    build_position = NULL, build_recipe = NULL
+    build_positions = NULL, build_recipe = NULL
 WHERE name = %s AND version = %s
 """
 

@@ -49,6 +49,22 @@ class StoredRow(NamedTuple):
     recorded_at: datetime
 
 
+class Cut(NamedTuple):
+    """What somebody who reads through the whole log takes of it.
+
+    That is: of `lanes` that divide the streams among them one, no event of the topics `without`, and of the topics
+    `bare` no personal values.
+    """
+
+    lane: int = 0
+    lanes: int = 1
+    without: Sequence[str] = ()
+    bare: Sequence[str] = ()
+
+
+WHOLE: Final = Cut()
+
+
 class Head(NamedTuple):
     """The end of the log; position 0 and no time when it is empty."""
 
@@ -74,6 +90,7 @@ class Log:
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
+        self._sql_range = SQL(_RANGE).format(schema=name).as_string()
         self._sql_heads = SQL(_HEADS).format(schema=name).as_string()
         self._sql_head = SQL(_HEAD).format(schema=name).as_string()
         self._sql_at = SQL(_POSITION_AT).format(schema=name).as_string()
@@ -254,13 +271,22 @@ class Log:
         return await self._rows(self._sql_page_topics, (after, upto, list(topics), limit))
 
     def page_over(
-        self, connection: psycopg.Connection[Any], after: int, limit: int, *, upto: int | None = None
+        self, connection: psycopg.Connection[Any], after: int, upto: int, cut: Cut = WHOLE
     ) -> list[StoredRow]:
-        """Give what `page` gives, over a blocking connection: for a thread that reads the whole log.
+        """Give what a reader takes of the positions `after` < p ≤ `upto`, in order, over a blocking connection.
 
-        Large answers arrive in thousands of small pieces, each of which would be a turn of the event loop.
+        For a thread that reads the whole log: large answers arrive in thousands of small pieces, each of which would
+        be a turn of the event loop.
         """
-        cursor = connection.execute(self._sql_page, (after, upto, limit), prepare=True, binary=True)
+        parameters = {
+            "after": after,
+            "upto": upto,
+            "lane": cut.lane,
+            "lanes": cut.lanes,
+            "without": list(cut.without),
+            "bare": list(cut.bare),
+        }
+        cursor = connection.execute(self._sql_range, parameters, prepare=True, binary=True)
         return list(map(StoredRow._make, cursor.fetchall()))
 
     async def row(self, position: int) -> StoredRow | None:
@@ -352,6 +378,17 @@ _PAGE_OF_TOPICS = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807) AND topic = ANY(%s)
 ORDER BY notification_id LIMIT %s
+"""
+
+# A stream is in the lane that the last byte of its id says: random in ids of versions 4 and 5, and the same for ever.
+_RANGE = """
+SELECT notification_id, originator_id, originator_version, topic, state,
+       CASE WHEN topic <> ALL (%(bare)s::text[]) THEN personal END, recorded_at
+FROM {schema}.events
+WHERE notification_id > %(after)s AND notification_id <= %(upto)s
+  AND (%(lanes)s::int = 1 OR get_byte(uuid_send(originator_id), 15) %% %(lanes)s = %(lane)s::int)
+  AND topic <> ALL (%(without)s::text[])
+ORDER BY notification_id
 """
 
 _HEADS = """

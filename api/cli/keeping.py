@@ -18,7 +18,7 @@ from domain.customer import Customer
 from domain.event import SYSTEM_ACTOR, Role
 from projections.bookkeeping import view_status
 from projections.registry import BY_NAME, VIEWS
-from replay.rebuild import RebuildFailed, RebuildRunning, rebuild
+from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
 from storage import credentials
 from storage.migrations import create_workspace, migrate
 
@@ -161,7 +161,11 @@ def list_views(context: typer.Context) -> None:
 
 
 def rebuild_view(
-    context: typer.Context, view: Annotated[str, typer.Argument(help=f"One of: {', '.join(sorted(BY_NAME))}.")]
+    context: typer.Context,
+    view: Annotated[str, typer.Argument(help=f"One of: {', '.join(sorted(BY_NAME))}.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Processes to divide the streams among; else one a processor.")
+    ] = None,
 ) -> None:
     """Fold a view again from the whole log, beside the live one, and put it in its place."""
     wanted = BY_NAME.get(view)
@@ -172,7 +176,7 @@ def rebuild_view(
     async def carry_out() -> None:
         async with surroundings_of(context).workspace() as workspace:
             with progress_of(wanted.name, "events") as show:
-                report = await rebuild(workspace, wanted, lambda now: show(now.done, now.total))
+                report = await rebuild(workspace, wanted, lambda now: show(now.done, now.total), workers=workers)
         begun = f", of which {report.resumed_at:,} were done by an earlier run" if report.resumed_at else ""
         typer.echo(
             f"{report.view} holds {report.rows:,} rows as of position {report.position:,}{begun};"
@@ -181,6 +185,6 @@ def rebuild_view(
 
     try:
         work(carry_out())
-    except (RebuildRunning, RebuildFailed) as error:
+    except (RebuildRunning, RebuildFailed, RebuildStopped) as error:
         message = str(error) or f"{view} is being rebuilt by somebody else."
         raise Failure(message) from None

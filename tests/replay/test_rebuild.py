@@ -17,6 +17,7 @@ from projections.runner import Runner, take_in
 from projections.ticket_queue import list_tickets
 from projections.waiting import wait_for
 from replay import rebuild as rebuilding
+from replay import rebuild_lane
 from replay.rebuild import Progress, RebuildFailed, RebuildRunning, rebuild
 from storage.append import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record, rows_of
@@ -32,7 +33,7 @@ EACH_VIEW = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuilding, "PAGE_EVENTS", 37)
+    monkeypatch.setattr(rebuild_lane, "PAGE_EVENTS", 37)
     monkeypatch.setattr(rebuilding, "NEAR_EVENTS", 20)
 
 
@@ -60,13 +61,16 @@ async def indexes(workspace: Workspace, view: View) -> list[str]:
 
 
 @EACH_VIEW
-async def test_a_rebuilt_view_equals_the_live_one_row_for_row(alpha: Workspace, beta: Workspace, view: View) -> None:
+@pytest.mark.parametrize("workers", [1, 2, 3])
+async def test_a_rebuilt_view_equals_the_live_one_row_for_row(
+    alpha: Workspace, beta: Workspace, view: View, workers: int
+) -> None:
     await desk_in(alpha, 1)
     await desk_in(beta, 2, steps=60)
     live, other, tables = await rows_of(alpha, view.label), await rows_of(beta, view.label), await relations(alpha)
     defined = await indexes(alpha, view)
     told: list[Progress] = []
-    report = await rebuild(alpha, view, told.append)
+    report = await rebuild(alpha, view, told.append, workers=workers)
     head = (await alpha.log.head()).position
     assert await rows_of(alpha, view.label) == live
     assert (report.rows, report.position, report.resumed_at) == (len(live), head, 0)
@@ -248,7 +252,8 @@ async def test_a_rebuild_taken_over_by_another_writes_nothing_more(
     live = await rows_of(alpha, QUEUE.label)
     monkeypatch.setattr(rebuilding, "RENEW_SECONDS", 60.0)  # a process that stood still for long
     shadow = f"{QUEUE.label}_build"
-    done = getattr(rebuilding._Build, step)
+    stage: Any = rebuild_lane.Lane if step == "_write" else rebuilding._Build
+    done = getattr(stage, step)
 
     async def robbed(self: Any, *arguments: Any) -> None:
         async with alpha.database.pool.connection() as connection:
@@ -259,7 +264,7 @@ async def test_a_rebuild_taken_over_by_another_writes_nothing_more(
         finally:
             assert await rows_of(alpha, shadow) == before
 
-    monkeypatch.setattr(rebuilding._Build, step, robbed)
+    monkeypatch.setattr(stage, step, robbed)
     with pytest.raises(RebuildRunning):
         await rebuild(alpha, QUEUE)
     assert await rows_of(alpha, QUEUE.label) == live
@@ -313,6 +318,9 @@ async def test_the_swap_waits_for_readers_without_holding_up_the_projection(
         await reader.close()
     assert report.rows == 25
     assert (await reached(alpha, QUEUE))[0] == (await alpha.log.head()).position
+    swapped = await rows_of(alpha, QUEUE.label)
+    await rebuild(alpha, QUEUE)
+    assert await rows_of(alpha, QUEUE.label) == swapped  # nothing taken in by an attempt that was undone is missing
 
 
 async def test_the_reader_role_may_read_a_rebuilt_view(alpha: Workspace, database: Database) -> None:
