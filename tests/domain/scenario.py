@@ -121,7 +121,7 @@ def given(event_class: type[Created], **fields: Any) -> Given[Any]:
     if event_class is ticket_events.Opened:
         fields = {**OPENED, "status": Status.NEW, **fields}
     aggregate_class = AGGREGATES[event_class]
-    fields["originator_topic"] = aggregate_class.TOPIC  # type: ignore[attr-defined]
+    fields["originator_topic"] = aggregate_class.TOPIC
     event = _made(event_class, fields.pop("originator_id", TICKET), 1, fields)
     return Given(event.mutate(None))
 
