@@ -153,7 +153,12 @@ async def test_assigning_to_an_unknown_or_inactive_agent_or_team_is_refused(alph
     sender = Sender.at(alpha)
     ticket, agent, team = await sender.ticket(), await sender.agent(), await sender.team()
     before = await head(alpha)
-    strangers: list[dict[str, Any]] = [{"agent_id": uuid4()}, {"team_id": uuid4()}, {"agent_id": team}, {"team_id": agent}]
+    strangers: list[dict[str, Any]] = [
+        {"agent_id": uuid4()},
+        {"team_id": uuid4()},
+        {"agent_id": team},
+        {"team_id": agent},
+    ]
     for fields in strangers:
         with pytest.raises(UnknownReference):
             await sender.send("ticket", "assign", ticket, **fields)
