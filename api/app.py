@@ -19,7 +19,7 @@ from api import (
     view_routes,
 )
 from api.access import CredentialCheck, GuardedRoute
-from api.command_routes import command_router
+from api.command_routes import CommandDoor, command_router
 from api.framing import REQUEST_ID, Framing
 from api.view_pages import LONGEST_WAIT
 from commands.desk import Desk
@@ -27,6 +27,7 @@ from commands.desk import Desk
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from storage.database import Database
 
@@ -56,13 +57,27 @@ class Desks:
         return desk
 
 
+class Application(FastAPI):
+    """FastAPI with a direct way to the commands, which come by the thousand."""
+
+    direct: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if self.direct is None or scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await self.direct(scope, receive, send)
+
+
 def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believed_seconds: float = 5.0) -> FastAPI:
     """Make the application over an open database.
 
     `longest_wait` bounds, in seconds, how long `?after=` waits; a credential that was found is believed for
     `believed_seconds`, so that is how long a revoked one still works.
     """
-    app = FastAPI(
+    app = Application(
         title="Ledgerdesk",
         version="0.1.0",
         description=ABOUT,
@@ -79,9 +94,9 @@ def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believ
     app.add_middleware(Framing)
     for known in (HTTPException, RequestValidationError):
         app.add_exception_handler(known, _as_problem)
-    # Commands first: routes are tried in order, and commands are what comes by the thousand.
+    commands = command_router()
     for router in (
-        command_router(),
+        commands,
         ticket_routes.router,
         upload_routes.router,
         people_routes.router,
@@ -93,6 +108,7 @@ def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believ
         # Taken over as they are: a router within a router would be searched at every request.
         app.router.routes.extend(router.routes)
     require_rules(app)
+    app.direct = CommandDoor(commands, super(Application, app).__call__)
     return app
 
 
