@@ -36,6 +36,7 @@ CATEGORIES = ("hardware", "software", "network", "access", "billing")
 TICKETS_EACH = 3
 """Tickets a person works on by turns."""
 LONGEST_ANSWER_SECONDS = 60.0
+LEAST_EACH = 10  # commands measured for each connection, however slow the machine is
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,18 @@ class Run:
     chance: random.Random
     counted_from: float = 0.0
     stop_at: float = 0.0
+    last_at: float = 0.0
+    failed: bool = False
     result: Result = field(default_factory=Result)
     acknowledged: list[tuple[str, int, int]] = field(default_factory=list)
     delays: list[float] = field(default_factory=list)
     by_command: Counter[str] = field(default_factory=Counter)
     shared: list[str] = field(default_factory=list)
     requests: int = 0
+
+    def over(self, now: float) -> bool:
+        """Tell whether enough was measured: the time is up, and a ticket's life or more was answered for everybody."""
+        return self.failed or (now >= self.stop_at and len(self.delays) >= LEAST_EACH * self.plan.concurrency)
 
 
 def steps_of(chance: random.Random) -> deque[str]:
@@ -137,7 +144,7 @@ class Person(asyncio.Protocol):
     def next(self) -> None:
         """Choose a command by the ticket's life and send it."""
         run = self.run
-        if time.perf_counter() >= run.stop_at:
+        if run.over(time.perf_counter()):
             self.finish()
             return
         chance = run.chance
@@ -241,7 +248,8 @@ class Person(asyncio.Protocol):
             if self.command == "open":
                 ticket.reference = answer["id"]
             run.acknowledged.append((ticket.reference, version, position))
-            if run.counted_from <= now < run.stop_at:
+            if now >= run.counted_from and not run.over(now):
+                run.last_at = now
                 run.delays.append(now - self.sent_at)
                 run.by_command[self.command] += 1
             if len(run.shared) < run.plan.shared_tickets and self.command == "open" and self.tickets:
@@ -253,7 +261,7 @@ class Person(asyncio.Protocol):
     def fail(self, why: str) -> None:
         """Note a wrong answer and end the run for all."""
         self.run.result.wrong.append(why)
-        self.run.stop_at = 0.0
+        self.run.failed = True
         self.finish()
 
     def finish(self) -> None:
@@ -288,8 +296,8 @@ async def send(plan: Plan) -> Result:
     if unanswered:
         result.wrong.append(f"{len(unanswered)} commands were not answered within {LONGEST_ANSWER_SECONDS:.0f} s")
     result.commands = len(run.delays)
-    result.seconds = plan.seconds
-    result.per_second = round(result.commands / plan.seconds, 1)
+    result.seconds = max(plan.seconds, run.last_at - run.counted_from)
+    result.per_second = round(result.commands / result.seconds, 1)
     result.acknowledged = len(run.acknowledged)
     result.by_command = dict(sorted(run.by_command.items()))
     delays = sorted(run.delays)
