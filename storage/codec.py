@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from storage.append import LogError, NewEvent
+from storage.keyring import ERASED, SALT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from storage.keyring import Keyring
     from storage.log import StoredRow
-
-SALT_BYTES = 16
-ERASED = "[erased]"
-"""What an opened personal value reads as when its key or bytes are gone."""
 
 
 class StorableEvent(Protocol):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 ID_BYTES: Final = 16
+SALT_BYTES: Final = 16
+ERASED: Final = "[erased]"
+"""What an opened personal value reads as when its key or bytes are gone."""
 KEYS_HELD: Final = 100_000  # about 40 MB; beyond it the longest unused is dropped and read again when needed
 
 
@@ -120,10 +123,10 @@ class Keyring:
             if part is None:
                 found.append(None)
             elif len(part) != _TOKEN_PARTS:
-                found.append(_ERASED)
+                found.append(ERASED)
             else:
                 value = self.open(stream, int(part[0]), part[1], part[2])
-                found.append(_ERASED if value is None else value[0])
+                found.append(ERASED if value is None else value[0])
         return found
 
     def seal(self, subject: UUID, stream: UUID, version: int, field: str, plain: bytes) -> bytes:
@@ -147,7 +150,7 @@ class Keyring:
             plain = key.decrypt(nonce, sealed, self._place(stream, version, field))
         except InvalidTag:
             return None
-        return (from_json(plain[_SALT_BYTES:]),)
+        return (from_json(plain[SALT_BYTES:]),)
 
     def forget(self) -> None:
         """Drop every key held in memory; they are read again when needed."""
@@ -181,8 +184,6 @@ class Keyring:
             raise RootKeyError(message) from None
 
 
-_ERASED = "[erased]"
-_SALT_BYTES = 16
 _TOKEN_PARTS = 3
 
 _LOAD = "SELECT subject_id, wrapped_key FROM {schema}.personal_keys WHERE subject_id = ANY(%s)"

@@ -16,8 +16,8 @@ from commands.imports.scribe import Order, telling
 from commands.imports.summary import Summary
 from domain.ticket_events import TicketType
 from storage.append import Conflict, LogError, Submission
-from storage.codec import ERASED, UnreadableEvent, decode, encode
-from storage.keyring import RootKeyError
+from storage.codec import UnreadableEvent, decode, encode
+from storage.keyring import ERASED, RootKeyError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
