@@ -199,10 +199,8 @@ async def list_agents(
 ) -> Response:
     """List agents as they came."""
     desk: Desk = await request.app.state.desks.of(credential.workspace)
-    await wait_if_asked(request, desk, directory.VIEW, after)
-    who = directory.DirectoryFilter(kind="agent", team=team, active=active)
-    return await listed(
-        desk, await directory.list_entries(desk.workspace, who, limit=limit, cursor=cursor), _entry_told
+    return await _listed(
+        request, desk, directory.DirectoryFilter(kind="agent", team=team, active=active), limit, cursor, after
     )
 
 
@@ -238,11 +236,7 @@ async def list_teams(
 ) -> Response:
     """List teams as they came."""
     desk: Desk = await request.app.state.desks.of(credential.workspace)
-    await wait_if_asked(request, desk, directory.VIEW, after)
-    who = directory.DirectoryFilter(kind="team", active=active)
-    return await listed(
-        desk, await directory.list_entries(desk.workspace, who, limit=limit, cursor=cursor), _entry_told
-    )
+    return await _listed(request, desk, directory.DirectoryFilter(kind="team", active=active), limit, cursor, after)
 
 
 @router.get(
@@ -256,6 +250,14 @@ async def list_teams(
 async def read_team(request: Request, team: str, credential: Caller) -> Response:
     """Give a team, by id or foreign id."""
     return await _read(request, "team", team, credential)
+
+
+async def _listed(
+    request: Request, desk: Desk, who: directory.DirectoryFilter, limit: int, cursor: str | None, after: str | None
+) -> Response:
+    await wait_if_asked(request, desk, directory.VIEW, after)
+    found = await directory.list_entries(desk.workspace, who, limit=limit, cursor=cursor)
+    return await listed(desk, found, _entry_told)
 
 
 async def _read(request: Request, kind: Kind, reference: str, credential: Caller) -> Response:

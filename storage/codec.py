@@ -12,14 +12,13 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from storage.append import LogError, NewEvent
-from storage.keyring import ERASED, SALT_BYTES
+from storage.keyring import ERASED, SALT_BYTES, Keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
     from uuid import UUID
 
-    from storage.keyring import Keyring
     from storage.log import StoredRow
 
 
