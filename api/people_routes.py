@@ -134,10 +134,8 @@ async def list_customers(
     if given:
         (way, value) = next(iter(given.items()))
         return await _look_up(desk, way, value)
-    await wait_if_asked(request, desk, directory.VIEW, after)
     who = directory.DirectoryFilter(kind="customer", tier=tier, organisation=organisation)
-    page = await directory.list_entries(desk.workspace, who, limit=limit, cursor=cursor)
-    return await listed(desk, page, _entry_told)
+    return await _listed(request, desk, who, limit, cursor, after)
 
 
 async def _look_up(desk: Desk, way: str, value: str) -> Response:
