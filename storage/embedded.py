@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,7 +23,6 @@ from storage.programs import (
     NEUTRAL,
     OPTIONS,
     PORT,
-    UNPRIVILEGED_USERS,
     VERSIONS,
     EmbeddedServerError,
     Process,
@@ -37,7 +33,10 @@ from storage.programs import (
     neutral_environment,
     permits,
     postgres_processes,
+    server_user,
+    short_link,
     signal_to,
+    somebody_listens,
 )
 
 if TYPE_CHECKING:
@@ -52,11 +51,9 @@ DATABASE: Final = "ledgerdesk"
 START_TIMEOUT: Final = 120.0  # seconds; recovery after a crash reads the whole log since the last checkpoint
 ORPHAN_PATIENCE: Final = 10.0  # seconds given to the backends of a killed server before they are ended
 POLL: Final = 0.05  # seconds
-SOCKET_PATH_LIMIT: Final = 103  # bytes: macOS has 104 with the closing NUL, Linux 108
 LOG_LIMIT: Final = 16 * 1024 * 1024  # bytes; a longer log is set aside at the next start
 LOG_TAIL: Final = 5  # lines shown in an error
 RELAUNCHES: Final = 3
-SHORT_DIRECTORY: Final = 60  # bytes, so that a link in it stays below the limit
 DECISION_LOCK: Final = "decision.lock"
 USERS_LOCK: Final = "users.lock"
 ALIVE_LOCK: Final = "alive.lock"
@@ -81,6 +78,7 @@ class EmbeddedServer:
         self._options = {**OPTIONS, **(options or {})}
         self._socket_dir = self.data_dir / "socket"
         self._using: int | None = None
+        self._reached_at = 0.0
 
     def __enter__(self) -> Self:
         self.start()
@@ -178,6 +176,43 @@ class EmbeddedServer:
         finally:
             os.close(users)
 
+    def revive(self) -> bool:
+        """Start the server again where it has ended under its users, and tell whether that was so.
+
+        To be called again and again by whoever uses the server for long: one that was killed is nobody's child, and
+        its caretaker may have been killed with it. Raises EmbeddedServerError.
+        """
+        try:
+            if self._using is None or not self._has_ended():
+                return False
+            deadline = time.monotonic() + START_TIMEOUT
+            with self._deciding(deadline):
+                # Another user may have been quicker.
+                ended = self._has_ended()
+                if ended:
+                    self._bring_up(deadline)
+                return ended
+        except FileNotFoundError:
+            return False  # the data directory was removed, and with it what there was to serve
+        except OSError as error:
+            message = f"The embedded PostgreSQL in {self.data_dir} cannot be started again: {error}.{self._log_tail()}"
+            raise EmbeddedServerError(message) from error
+
+    def _has_ended(self) -> bool:
+        """Tell whether no process of a server lives, or none has answered for a while."""
+        with self._unless_alive() as alive_lock:
+            if alive_lock is not None:
+                return True
+        now = time.monotonic()
+        if now - self._reached_at < ORPHAN_PATIENCE:
+            return False
+        # The server may have been killed while one of its backends is in the middle of a long statement. A connection
+        # costs the server a process, so that the lock is asked first and this seldom.
+        if not somebody_listens(self._reachable_socket_dir() / f".s.PGSQL.{PORT}"):
+            return True
+        self._reached_at = now
+        return False
+
     def _bring_up(self, deadline: float) -> None:
         """Connect, having started a server where none lives. Held: the decision."""
         launches = 0
@@ -185,6 +220,7 @@ class EmbeddedServer:
         while time.monotonic() < deadline:
             problem = self._ask_whether_it_lives()
             if problem is None:
+                self._reached_at = time.monotonic()
                 return
             if isinstance(problem, psycopg.errors.CannotConnectNow):
                 refused_since = time.monotonic()  # it is starting, recovering or stopping, and will be done some time
@@ -218,7 +254,7 @@ class EmbeddedServer:
 
     def _launch(self, alive_lock: int) -> None:
         """Start a server with its caretaker, having cleared away what a killed one left. Held: alive, decision."""
-        user = self._server_user()
+        user = server_user(self.cluster, self.data_dir)
         if not (self.cluster / "PG_VERSION").exists():
             self._initialise(user)
         self._clear_remains(user)
@@ -232,7 +268,7 @@ class EmbeddedServer:
             "alive_fd": alive_lock,
             "decision_lock": str(self.data_dir / DECISION_LOCK),
             "users_lock": str(self.data_dir / USERS_LOCK),
-            "alias": [str(link), str(self._socket_dir)] if (link := self._alias()) else [],
+            "alias": [str(link), str(self._socket_dir)] if (link := short_link(self._socket_dir)) else [],
         }
         subprocess.run(  # noqa: S603 - our own module, by path
             [sys.executable, "-I", "-S", caretaker.__file__],
@@ -391,23 +427,6 @@ class EmbeddedServer:
             os.fchown(file, owner.st_uid, owner.st_gid)
         return file
 
-    def _server_user(self) -> ServerUser | None:
-        """Choose whom the server runs as: us, but for root the owner of the data or else an unprivileged user."""
-        if os.geteuid() != 0:
-            return None
-        for path in (self.cluster, self.data_dir):
-            with suppress(FileNotFoundError, KeyError):
-                owner = path.stat()
-                if owner.st_uid != 0:
-                    # The program that makes a cluster looks its user up, so one without a name will not do.
-                    return ServerUser(owner.st_uid, owner.st_gid, pwd.getpwuid(owner.st_uid).pw_name)
-        for name in UNPRIVILEGED_USERS:
-            with suppress(KeyError):
-                entry = pwd.getpwnam(name)
-                return ServerUser(entry.pw_uid, entry.pw_gid, name)
-        message = f"PostgreSQL does not run as root, and there is neither a user {' nor '.join(UNPRIVILEGED_USERS)}."
-        raise EmbeddedServerError(message)
-
     def _as(self, user: ServerUser | None) -> list[str]:
         """Give the beginning of a command line that runs the rest as that user."""
         if user is None:
@@ -436,19 +455,8 @@ class EmbeddedServer:
                     return directory
         return next((file for file in files if not permits(file, user, os.R_OK)), None)
 
-    def _alias(self) -> Path | None:
-        """Name a short link to the socket directory, where libpq cannot use its own path: too long, or with a comma."""
-        path = str(self._socket_dir)
-        if len(os.fsencode(f"{path}/.s.PGSQL.{PORT}")) <= SOCKET_PATH_LIMIT and "," not in path:
-            return None
-        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        temporary = tempfile.gettempdir()
-        if len(os.fsencode(temporary)) > SHORT_DIRECTORY:
-            temporary = "/tmp"  # noqa: S108 - the link lies in a directory of our own there, with mode 0700
-        return Path(temporary) / f"ledgerdesk-{os.geteuid()}" / name
-
     def _reachable_socket_dir(self) -> Path:
-        link = self._alias()
+        link = short_link(self._socket_dir)
         if link is None:
             return self._socket_dir
         try:
@@ -459,7 +467,7 @@ class EmbeddedServer:
         return link
 
     def _remove_alias(self) -> None:
-        link = self._alias()
+        link = short_link(self._socket_dir)
         if link is not None:
             with suppress(OSError):
                 link.unlink()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pwd
+import socket
+import tempfile
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +23,8 @@ VERSIONS: Final = {18: "pginstall18", 16: "pginstall"}
 
 UNPRIVILEGED_USERS: Final = ("postgres", "nobody")
 
+SOCKET_PATH_LIMIT: Final = 103  # bytes: macOS has 104 with the closing NUL, Linux 108
+SHORT_DIRECTORY: Final = 60  # bytes, so that a link in it stays below the limit
 
 PORT: Final = 5432  # names the socket file; nothing listens on TCP
 
@@ -102,6 +108,19 @@ def signal_to(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
+def somebody_listens(path: Path) -> bool:
+    """Tell whether a process takes connections at a socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            pass  # so many are waiting that there is no room for another: somebody is there to be waited for
+    return True
+
+
 def give(path: Path, user: ServerUser | None) -> None:
     """Make a file the server user's, where there is one."""
     if user is not None:
@@ -113,6 +132,39 @@ def permits(path: Path, user: ServerUser, right: int) -> bool:
     found = path.stat()
     shift = 6 if found.st_uid == user.uid else 3 if found.st_gid == user.gid else 0
     return bool(found.st_mode >> shift & right)
+
+
+def server_user(*paths: Path) -> ServerUser | None:
+    """Choose whom a server runs as: us, but for root the first owner of its paths that is not root, else nobody much.
+
+    Raises EmbeddedServerError.
+    """
+    if os.geteuid() != 0:
+        return None
+    for path in paths:
+        with suppress(FileNotFoundError, KeyError):
+            owner = path.stat()
+            if owner.st_uid != 0:
+                # The program that makes a cluster looks its user up, so one without a name will not do.
+                return ServerUser(owner.st_uid, owner.st_gid, pwd.getpwuid(owner.st_uid).pw_name)
+    for name in UNPRIVILEGED_USERS:
+        with suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return ServerUser(entry.pw_uid, entry.pw_gid, name)
+    message = f"PostgreSQL does not run as root, and there is neither a user {' nor '.join(UNPRIVILEGED_USERS)}."
+    raise EmbeddedServerError(message)
+
+
+def short_link(directory: Path) -> Path | None:
+    """Name a link to a socket directory, where libpq cannot use its own path: too long, or with a comma."""
+    path = str(directory)
+    if len(os.fsencode(f"{path}/.s.PGSQL.{PORT}")) <= SOCKET_PATH_LIMIT and "," not in path:
+        return None
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    temporary = tempfile.gettempdir()
+    if len(os.fsencode(temporary)) > SHORT_DIRECTORY:
+        temporary = "/tmp"  # noqa: S108 - the link lies in a directory of our own there, with mode 0700
+    return Path(temporary) / f"ledgerdesk-{os.geteuid()}" / name
 
 
 def may_keep_search() -> bool:

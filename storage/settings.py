@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from storage.embedded import OWNER, EmbeddedServer
-from storage.programs import VERSIONS
+from storage.programs import VERSIONS, EmbeddedServerError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS: Final = 0.5  # between two looks whether the embedded server is still there
 
 LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGDATABASE")
 """Each of these names a server; PGUSER, PGPASSWORD and the like only say how to enter one."""
@@ -82,7 +87,8 @@ class Settings:
         """Give the address of the record's server in a role, having started or joined the embedded one if need be.
 
         On an external server the user of the address is the owner, and takes the other roles on. Leaving the block
-        leaves the embedded server, and the last to leave stops it. Raises EmbeddedServerError.
+        leaves the embedded server, and the last to leave stops it; one that ends by itself before is started again.
+        Raises EmbeddedServerError.
         """
         if self.database_url is not None:
             yield external_conninfo(self.database_url, role)
@@ -90,10 +96,26 @@ class Settings:
         server = EmbeddedServer(self.data_dir, version=self.postgres_version)
         # Starting may take a recovery, and it blocks: in a thread, so that the loop goes on meanwhile.
         await asyncio.to_thread(server.start)
+        leaving = asyncio.Event()
+        watching = asyncio.create_task(_keep_up(server, leaving), name="embedded server")
         try:
             yield server.conninfo(user=role)
         finally:
+            leaving.set()
+            await watching
             await asyncio.to_thread(server.stop)
+
+
+async def _keep_up(server: EmbeddedServer, leaving: asyncio.Event) -> None:
+    """Start the server again whenever it has ended, until it is left."""
+    while not leaving.is_set():
+        try:
+            if await asyncio.to_thread(server.revive):
+                logger.error("the embedded PostgreSQL in %s had ended and was started again", server.data_dir)
+        except EmbeddedServerError as error:
+            logger.error("%s", error)  # noqa: TRY400 - the message is the whole story
+        with suppress(TimeoutError):
+            await asyncio.wait_for(leaving.wait(), WATCH_SECONDS)
 
 
 def external_conninfo(database_url: str, role: str, env: Mapping[str, str] = os.environ) -> str:

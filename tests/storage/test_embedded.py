@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,7 @@ import pytest
 from storage import embedded, programs, unprivileged
 from storage.embedded import EmbeddedServer
 from storage.programs import EmbeddedServerError
+from storage.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,6 +114,18 @@ def postmaster(server: EmbeddedServer) -> int:
     pid = server._postmaster()
     assert pid is not None
     return pid
+
+
+def answers(server: EmbeddedServer) -> bool:
+    try:
+        psycopg.connect(server.conninfo(), connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def another_answers(server: EmbeddedServer, killed: int) -> bool:
+    return server._postmaster() not in {None, killed} and answers(server)
 
 
 def caretakers(data_dir: Path) -> list[int]:
@@ -226,6 +242,59 @@ def test_after_everything_was_killed_the_next_start_recovers(place: Path) -> Non
         assert words(server) == ["committed"]
 
 
+def test_a_killed_server_comes_back_to_those_who_use_it(place: Path) -> None:
+    data_dir = place / "desk"
+
+    async def use() -> None:
+        async with Settings(data_dir, place / "root.key").server_conninfo("ledgerdesk_owner"):
+            server = desk(data_dir)
+            for companions in ([], caretakers(data_dir)):
+                await asyncio.to_thread(write, server, "kept")
+                killed = postmaster(server)
+                for pid in [*companions, killed]:
+                    os.kill(pid, signal.SIGKILL)
+                assert await asyncio.to_thread(eventually, partial(another_answers, server, killed))
+            assert words(server) == ["kept", "kept"]
+
+    asyncio.run(use())
+    assert not lives(data_dir)
+
+
+def test_only_one_of_many_users_starts_a_killed_server_again(place: Path) -> None:
+    data_dir = place / "desk"
+    users = [desk(data_dir) for _ in range(4)]
+    with ExitStack() as stack, ThreadPoolExecutor(len(users)) as threads:
+        for user in users:
+            stack.enter_context(user)
+        assert not any(user.revive() for user in users)
+        os.kill(postmaster(users[0]), signal.SIGKILL)
+        assert eventually(lambda: not lives(data_dir))
+        assert sorted(threads.map(EmbeddedServer.revive, users)) == [False, False, False, True]
+        assert answers(users[0])
+    assert not lives(data_dir)
+    assert not users[0].revive()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="only /proc shows which processes work in a directory")
+def test_a_backend_that_does_not_notice_is_ended_when_its_server_is_brought_back(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "ORPHAN_PATIENCE", 0.5)
+    with desk(place / "desk") as server:
+        connection = psycopg.connect(server.conninfo(), autocommit=True)
+        backend = connection.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            os.kill(postmaster(server), signal.SIGKILL)
+            assert eventually(server.revive)
+            assert answers(server)
+            assert not Path(f"/proc/{backend}/cwd").exists()
+        finally:
+            connection.close()
+            with suppress(ProcessLookupError):
+                os.kill(backend, signal.SIGKILL)
+
+
 def test_a_backend_that_has_not_noticed_its_server_was_killed_is_ended(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +316,7 @@ def test_a_backend_that_has_not_noticed_its_server_was_killed_is_ended(
 
 def test_a_stale_pid_file_may_name_a_living_stranger(place: Path) -> None:
     with desk(place) as server:
-        user = server._server_user()
+        user = programs.server_user(server.cluster, server.data_dir)
         (uid, gid) = (user.uid, user.gid) if user else (os.geteuid(), os.getegid())
         remains = (server.cluster / "postmaster.pid").read_text("ascii")
     # A process of the very user the server runs as: the server would take it for another server.
@@ -286,7 +355,7 @@ def test_any_path_will_do(place: Path, name: str) -> None:
 def test_a_cleaner_of_temporary_directories_does_no_lasting_harm(place: Path) -> None:
     deep = place / ("d" * 120)
     with desk(deep) as server:
-        link = server._alias()
+        link = programs.short_link(server._socket_dir)
         assert link is not None
         assert link.parent.stat().st_mode & 0o777 == 0o700
         link.unlink()
