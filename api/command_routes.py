@@ -188,9 +188,10 @@ _PROBLEMS: Final = {
     401: "No valid credential",
     403: "The role may not do this",
     409: "A rule of the desk refused it",
-    413: "Body too large",
+    413: "Body or event too large",
     415: "Not JSON",
     422: "Values that are not valid",
+    500: "A record that cannot be read, or a fault of the desk",
     503: "The database does not answer",
 }
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from starlette.requests import ClientDisconnect
 
 from api import problems
+from storage.codec import UnreadableEvent
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,6 +53,8 @@ class Framing:
             if answer is None:
                 logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
                 answer = problems.internal_error(str(request_id))
+            elif isinstance(failure, UnreadableEvent):
+                logger.error("request %s: %s", request_id, failure)  # noqa: TRY400 - it says where, which is all there is to know
             if started:
                 raise
             await answer(scope, receive, labelled)

@@ -22,7 +22,8 @@ from projections.listing import CursorExpired, CursorInvalid
 from projections.waiting import NotReached
 from replay.as_of import BeforeItExisted, NoSuchMoment
 from replay.stream import NoSuchStream
-from storage.append import KeyReused, LogBusy, LogUnavailable
+from storage.append import EventTooLarge, KeyReused, LogBusy, LogUnavailable
+from storage.codec import BrokenStream, NewerShape, UndecodableState, UnfitEvent, UnknownTopic, UnreadableEvent
 from storage.database import DatabaseUnreachable
 
 if TYPE_CHECKING:
@@ -130,6 +131,13 @@ BODY_TOO_LARGE: Final = _kind(
     "The body is too large",
     "Commands are at most 1 MiB of JSON, attachments at most 25 MB. `limit` is the limit in bytes.",
 )
+EVENT_TOO_LARGE: Final = _kind(
+    "event-too-large",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "What it would record is too large",
+    "Carrying the command out would record an event of `size` bytes, and this desk takes `limit` bytes (the setting "
+    "`DESK_LARGEST_EVENT`). Nothing was recorded. Say it in several smaller commands, or attach long texts as files.",
+)
 UNSUPPORTED_MEDIA_TYPE: Final = _kind(
     "unsupported-media-type",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -167,6 +175,18 @@ BUSY: Final = _kind(
     HTTPStatus.SERVICE_UNAVAILABLE,
     "Too much is waiting",
     "More commands wait for the log than it can take at the moment. Nothing was recorded; try again shortly.",
+)
+UNREADABLE_HISTORY: Final = _kind(
+    "unreadable-history",
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "Its record cannot be read",
+    "One event of this ticket, customer, agent or team cannot be read, so nothing is decided or shown on the strength "
+    "of it. Nothing was recorded, and repeating the request does not help; everything else goes on. `stream`, "
+    "`version`, `position` and `topic` say which event. `reason` says why: `missing_event` (events before it are "
+    "missing, `expected` is the first), `unknown_event` (of a type that this release does not know), `newer_event` "
+    "(in a shape that only a newer release knows), `undecodable_event` (not what its type should look like) or "
+    "`unfit_event` (it cannot follow the events before it). Give these values to whoever operates the desk. The "
+    "history of a ticket tells what can still be read, and as-of reads work up to the event before.",
 )
 INTERNAL_ERROR: Final = _kind(
     "internal-error",
@@ -273,6 +293,30 @@ def _cursor_invalid(failure: CursorInvalid) -> Problem:
     return invalid([{"parameter": "cursor", "in": "query", "detail": str(failure), "code": "cursor_invalid"}])
 
 
+def _unreadable(failure: UnreadableEvent) -> Problem:
+    # Never in the error's own words, which may quote what was recorded.
+    row = failure.row
+    detail = f"Version {row.version} of {row.stream}, at position {row.position}, {_UNREADABLE[failure.reason]}."
+    members: dict[str, Any] = {
+        "stream": row.stream,
+        "version": row.version,
+        "position": row.position,
+        "topic": row.topic[:100],
+    }
+    if isinstance(failure, BrokenStream):
+        members["expected"] = failure.expected
+    return Problem(UNREADABLE_HISTORY, detail, reason=failure.reason, **members)
+
+
+_UNREADABLE: Final = {
+    BrokenStream.reason: "does not follow the version before it",
+    UnknownTopic.reason: "is of a type that this release does not know",
+    NewerShape.reason: "was written by a newer release",
+    UndecodableState.reason: "cannot be decoded",
+    UnfitEvent.reason: "cannot follow the events before it",
+}
+
+
 def _unavailable(_failure: Exception) -> Problem:
     return Problem(DATABASE_UNAVAILABLE, "The database does not answer.", headers=SOON)
 
@@ -354,6 +398,8 @@ _TOLD: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Callable
     (RequestValidationError, lambda failure: invalid(parameter_errors(failure.errors()))),
     (ValidationError, lambda failure: invalid(body_errors(failure))),
     (LogBusy, _plainly(BUSY, headers=SOON)),
+    (EventTooLarge, _plainly(EVENT_TOO_LARGE, "size", "limit")),
+    (UnreadableEvent, _unreadable),
     ((LogUnavailable, DatabaseUnreachable, psycopg.OperationalError), _unavailable),
     (HTTPException, _of_the_framework),
 )

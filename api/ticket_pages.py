@@ -145,7 +145,7 @@ async def ticket_told(
     then = await as_of(
         workspace, Ticket, stream, version=moment.version, instant=moment.instant, position=moment.position
     )
-    life = await history(workspace, stream, kind="ticket")
+    life = await history(workspace, stream, kind="ticket", upto=then.aggregate.version)
     allowed = [] if moment.past else allowed_commands(caller, then.aggregate)
     upto = then.aggregate.version
     told = _told(life, then, allowed, messages_of(life, caller.role, upto=upto, after=after, limit=limit))

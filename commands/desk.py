@@ -15,7 +15,7 @@ from domain.customer import Customer
 from domain.event import Aggregate
 from domain.team import Team
 from domain.ticket import Ticket
-from storage.codec import decode
+from storage.codec import UnfitEvent, decode, in_order
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -163,10 +163,15 @@ class Desk:
 
 def fold(rows: Sequence[StoredRow], workspace: Workspace, held: Held | None = None) -> Held:
     """Fold rows of one stream, whose keys are loaded, onto what is held of it. Raises UnreadableEvent."""
+    in_order(rows, after=0 if held is None else held.aggregate.version)
     aggregate = None if held is None else copied(held.aggregate)
     first = rows[0].position if held is None else held.first_position
     for row in rows:
-        aggregate = decode(row, workspace.keyring).event.mutate(aggregate)
+        event = decode(row, workspace.keyring).event
+        try:
+            aggregate = event.mutate(aggregate)
+        except Exception as error:  # whatever it is, it is this stream's alone
+            raise UnfitEvent(row, error) from error
     return Held(cast("Aggregate", aggregate), first)
 
 

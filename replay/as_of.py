@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from domain.event import Aggregate
 from replay.stream import NoSuchStream, ReplayError, recorded
+from storage.codec import UnfitEvent
+from storage.log import StoredRow
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,8 +62,8 @@ async def as_of(
     """Fold a stream up to a version, to what was recorded at an instant, or to a position; with none, up to now.
 
     An instant is recorded time: what the desk knew then, not what had happened at the source. At most one moment
-    may be given (ValueError). Raises NoSuchStream, NoSuchMoment, BeforeItExisted, BrokenStream, and storage.codec's
-    errors for an event that cannot be read.
+    may be given (ValueError). What came after the moment is left unread. Raises NoSuchStream, NoSuchMoment,
+    BeforeItExisted, UnreadableEvent.
     """
     if sum(moment is not None for moment in (version, instant, position)) > 1:
         message = "give a version, an instant or a position, not several"
@@ -71,16 +73,14 @@ async def as_of(
         message = f"the versions of a {name} begin at 1; there is no {version}"
         raise NoSuchMoment(message)
     ceiling, provisional = await _ceiling(workspace, instant, position)
-    events = await recorded(workspace, stream, upto=version)
+    events = await recorded(workspace, stream, upto=version, ceiling=ceiling)
     if not events:
         raise NoSuchStream(name, stream)
     if version is not None and version > events[-1].event.originator_version:
         message = f"{name} {stream} has come to version {events[-1].event.originator_version}, not {version}"
         raise NoSuchMoment(message)
-    if ceiling is not None:
-        if events[0].position > ceiling:
-            raise BeforeItExisted(name, stream, events[0])
-        events = [event for event in events if event.position <= ceiling]
+    if ceiling is not None and events[0].position > ceiling:
+        raise BeforeItExisted(name, stream, events[0])
     aggregate = fold(events)
     if not isinstance(aggregate, kind):
         raise NoSuchStream(name, stream)
@@ -104,8 +104,12 @@ async def _ceiling(workspace: Workspace, instant: datetime | None, position: int
 
 
 def fold(events: list[Recorded]) -> Aggregate | None:
-    """Apply events in order, from nothing."""
+    """Apply events in order, from nothing. Raises UnfitEvent."""
     aggregate: Aggregate | None = None
-    for event, _, _ in events:
-        aggregate = event.mutate(aggregate)
+    for event, position, at in events:
+        try:
+            aggregate = event.mutate(aggregate)
+        except Exception as error:
+            row = StoredRow(position, event.originator_id, event.originator_version, event.TOPIC, b"", None, at)
+            raise UnfitEvent(row, error) from error
     return aggregate

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from domain.event import ERASED, SYSTEM_ACTOR, Change, Event
+from domain.event import ERASED, SYSTEM_ACTOR, Change
 from domain.ticket_events import (
     CustomerMessageReceived,
     EventCorrected,
@@ -17,8 +17,8 @@ from domain.ticket_events import (
     RequesterChanged,
     TicketEvent,
 )
-from replay.stream import NoSuchStream, recorded
-from storage.codec import UnreadableEvent, decode
+from replay.stream import NoSuchStream, legible
+from storage.codec import BrokenStream, UnreadableEvent, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from storage.codec import Recorded
     from storage.database import Workspace
 
+KINDS = ("ticket", "customer", "agent", "team")
 NAMED_KINDS = ("agent", "customer", "team")
 """Streams whose events carry a `name` that stands for their id."""
 NAMED_FIELDS = tuple(
@@ -110,47 +111,75 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A place in the life where an event cannot be read, or where events are missing.
+
+    `reason` is missing_event, unknown_event, newer_event, undecodable_event or unfit_event. Of missing events `version` is the
+    first and `position`, `topic` and `recorded_at` are those of the event found instead.
+    """
+
+    version: int
+    position: int
+    topic: str
+    recorded_at: datetime
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class History:
-    """A stream's entries in order. `names` gives people and teams that ids in it stand for."""
+    """A stream's entries in order. `names` gives people and teams that ids in it stand for.
+
+    `version` and `position` are the stream's last, readable or not; `unreadable` marks where entries are lacking.
+    """
 
     kind: str
     stream: UUID
     number: int | None
+    version: int
     position: int
     entries: tuple[Entry, ...]
     names: Mapping[str, str]
+    unreadable: tuple[Unreadable, ...] = ()
 
 
-async def history(workspace: Workspace, stream: UUID, *, kind: str | None = None) -> History:
-    """Tell a stream's life from the bytes of the log, never from a view; personal values are opened.
+async def history(
+    workspace: Workspace, stream: UUID, *, kind: str | None = None, upto: int | None = None, marked: bool = False
+) -> History:
+    """Tell a stream's life, or that up to a version, from the bytes of the log; personal values are opened.
 
-    `kind` (ticket, customer, agent, team) refuses streams of other kinds. `position` is the last of the stream.
-    Raises NoSuchStream, BrokenStream, and storage.codec's UnknownTopic or UndecodableState, each naming the event.
+    `kind` (ticket, customer, agent, team) refuses streams of other kinds. Raises NoSuchStream. What cannot be read
+    raises UnreadableEvent, which names the event; where it may be `marked`, the rest is told and it is marked.
     """
-    events = await recorded(workspace, stream)
-    if not events:
+    rows = await workspace.log.stream(stream, upto=upto)
+    found = next((known for row in rows if (known := row.topic.partition(".")[0]) in KINDS), None)
+    if found is None or (kind is not None and kind != found):
         raise NoSuchStream(kind or "stream", stream)
-    found = _kind(events[0].event)
-    if kind is not None and kind != found:
-        raise NoSuchStream(kind, stream)
+    events, unreadable = await legible(workspace, rows)
+    if unreadable and not marked:
+        raise unreadable[0]
     names = await _names(workspace, events)
     entries = [_entry(event, names) for event in events]
     corrections = [entry.corrects for entry in entries if entry.corrects is not None]
     return History(
         kind=found,
         stream=stream,
-        number=events[0].position if found == "ticket" else None,
-        position=events[-1].position,
+        number=rows[0].position if found == "ticket" and rows[0].version == 1 else None,
+        version=rows[-1].version,
+        position=rows[-1].position,
         entries=tuple(
             replace(entry, corrections=tuple(c for c in corrections if c.corrected_version == entry.version))
             for entry in entries
         ),
         names=names,
+        unreadable=tuple(map(_mark, unreadable)),
     )
 
 
-def _kind(event: Event) -> str:
-    return event.TOPIC.partition(".")[0]
+def _mark(error: UnreadableEvent) -> Unreadable:
+    row = error.row
+    version = min(error.expected, row.version) if isinstance(error, BrokenStream) else row.version
+    return Unreadable(version, row.position, row.topic, row.recorded_at, error.reason, str(error))
 
 
 async def _names(workspace: Workspace, events: Sequence[Recorded]) -> dict[str, str]:

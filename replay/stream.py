@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from storage.codec import decode
+from storage.codec import BrokenStream, UnfitEvent, UnreadableEvent, decode, in_order
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from storage.codec import Recorded
     from storage.database import Workspace
+    from storage.log import StoredRow
 
 
 class ReplayError(Exception):
@@ -26,30 +27,42 @@ class NoSuchStream(ReplayError):
         self.stream = stream
 
 
-class BrokenStream(ReplayError):
-    """Events of the stream are missing from the log or stand out of order: something took them away."""
+async def recorded(
+    workspace: Workspace, stream: UUID, *, upto: int | None = None, ceiling: int | None = None
+) -> list[Recorded]:
+    """Read the events of a stream, up to a version or a position, personal values opened (`[erased]` where gone).
 
-    def __init__(self, stream: UUID, expected: int, found: int, position: int) -> None:
-        super().__init__(
-            f"stream {stream} is broken: version {expected} is missing before version {found} at position {position}"
-        )
-        self.stream = stream
-        self.expected = expected
-        self.found = found
-        self.position = position
-
-
-async def recorded(workspace: Workspace, stream: UUID, *, upto: int | None = None) -> list[Recorded]:
-    """Read the events of a stream, up to a version, personal values opened (`[erased]` where they are gone).
-
-    Empty when there is no such stream. Raises BrokenStream, and storage.codec's UnknownTopic or UndecodableState
-    for an event that cannot be read.
+    The first event is given wherever it lies; empty when there is no such stream. Raises UnreadableEvent; what comes
+    later than asked for is left alone.
     """
     rows = await workspace.log.stream(stream, upto=upto)
-    before = 0
-    for row in rows:
-        if row.version != before + 1 or (row is not rows[0] and row.position <= rows[0].position):
-            raise BrokenStream(stream, before + 1, row.version, row.position)
-        before = row.version
+    if ceiling is not None:
+        rows = [row for row in rows if row.position <= ceiling or row is rows[0]]
+    in_order(rows)
     await workspace.keyring.load(rows)
     return [decode(row, workspace.keyring) for row in rows]
+
+
+async def legible(workspace: Workspace, rows: list[StoredRow]) -> tuple[list[Recorded], list[UnreadableEvent]]:
+    """Read all that can be read of a stream's rows, and name what cannot, does not fit or is missing, in order."""
+    await workspace.keyring.load(rows)
+    found: list[Recorded] = []
+    unreadable: list[UnreadableEvent] = []
+    before, position = 0, 0
+    standing = None
+    for row in rows:
+        if row.version != before + 1 or row.position <= position:
+            unreadable.append(BrokenStream(row, before + 1))
+        before, position = row.version, row.position
+        try:
+            read = decode(row, workspace.keyring)
+        except UnreadableEvent as error:
+            unreadable.append(error)
+            continue
+        found.append(read)
+        if not unreadable:  # beyond the first gap nothing can be said to fit
+            try:
+                standing = read.event.mutate(standing)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this event that does not fit
+                unreadable.append(UnfitEvent(row, error))
+    return found, unreadable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from domain.event import Change
-    from replay.history import Actor, Correction, Entry, File, History, Message
+    from replay.history import Actor, Correction, Entry, File, History, Message, Unreadable
 
 PLAIN_WIDTH: Final = 120  # columns of a file or pipe, which have no width of their own
 LATE: Final = timedelta(minutes=1)  # recorded later than this after it occurred is worth saying
@@ -51,10 +52,11 @@ def as_json(history: History) -> dict[str, Any]:
         "kind": history.kind,
         "id": str(history.stream),
         "number": history.number,
-        "version": history.entries[-1].version,
+        "version": history.version,
         "position": history.position,
         "names": dict(sorted(history.names.items())),
         "entries": [_entry_json(entry) for entry in history.entries],
+        "unreadable": [_unreadable_json(mark) for mark in history.unreadable],
     }
 
 
@@ -74,7 +76,10 @@ def console_for(file: TextIO) -> Console:
 def write(history: History, console: Console) -> None:
     """Write a history for a person: each event with actor, time, reason and what it changed, old → new."""
     console.print(_title(history))
+    marks = deque(history.unreadable)
     for entry in history.entries:
+        while marks and marks[0].version <= entry.version:
+            _write_unreadable(marks.popleft(), console)
         console.print()
         console.print(_headline(entry))
         for line in _circumstances(entry):
@@ -86,6 +91,16 @@ def write(history: History, console: Console) -> None:
             console.print(_indented(_corrects(entry.corrects)))
         for correction in entry.corrections:
             console.print(_indented(_corrected(correction)))
+    for mark in marks:
+        _write_unreadable(mark, console)
+
+
+def _write_unreadable(mark: Unreadable, console: Console) -> None:
+    """Say at its place that something of the life cannot be told."""
+    console.print()
+    what = "missing from here" if mark.reason == "missing_event" else "cannot be read"
+    console.print(Text.assemble((f"{f'v{mark.version}':>4}", "cyan"), "  ", (what, "bold red")))
+    _write_block(Text(visible(mark.detail)), console, Text(""))
 
 
 def _indented(content: RenderableType) -> Padding:
@@ -248,6 +263,17 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "message": _message_json(entry.message),
         "corrects": None if entry.corrects is None else _correction_json(entry.corrects),
         "corrections": [_correction_json(correction) for correction in entry.corrections],
+    }
+
+
+def _unreadable_json(mark: Unreadable) -> dict[str, Any]:
+    return {
+        "version": mark.version,
+        "position": mark.position,
+        "topic": mark.topic,
+        "recorded_at": mark.recorded_at.isoformat(),
+        "reason": mark.reason,
+        "detail": mark.detail,
     }
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
+
+
+LARGEST_EVENT: Final = 2 * 1024 * 1024
+"""Bytes that an event may have where nothing else is set: whatever fits a command's body over HTTP fits."""
 
 
 class LogError(Exception):
@@ -21,6 +25,19 @@ class LogUnavailable(LogError):
 
 class LogBusy(LogError):
     """Too many commands wait for the log; nothing was recorded."""
+
+
+class EventTooLarge(LogError):
+    """An event is larger than the log takes; nothing was recorded. Sizes are in bytes."""
+
+    def __init__(self, event: NewEvent, size: int, limit: int) -> None:
+        super().__init__(
+            f"the event {event.topic} (version {event.version} of stream {event.stream}) has {size:,} bytes; "
+            f"the log takes {limit:,}"
+        )
+        self.topic = event.topic
+        self.size = size
+        self.limit = limit
 
 
 class Conflict(LogError):
@@ -83,6 +100,14 @@ class Submission:
     body_hash: bytes | None = None
     result: bytes | None = None
     probe: bool = False
+
+
+def check_sizes(events: Sequence[NewEvent], limit: int) -> None:
+    """Refuse events of which one has more than `limit` bytes of state and personal values. Raises EventTooLarge."""
+    for event in events:
+        size = len(event.state) if event.personal is None else len(event.state) + len(event.personal)
+        if size > limit:
+            raise EventTooLarge(event, size, limit)
 
 
 class Appended(NamedTuple):

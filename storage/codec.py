@@ -15,7 +15,7 @@ from storage.append import LogError, NewEvent
 from storage.keyring import ERASED, SALT_BYTES, Keyring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -60,7 +60,12 @@ class Recorded(NamedTuple):
 
 
 class UnreadableEvent(LogError):
-    """An event in the log cannot be read; the message says which and why."""
+    """An event in the log cannot be read; the message says which and why.
+
+    `reason` names the kind for interfaces and metrics.
+    """
+
+    reason: ClassVar[str] = "undecodable_event"
 
     def __init__(self, row: StoredRow, why: str) -> None:
         super().__init__(f"event {row.position} ({row.topic}, version {row.version} of stream {row.stream}) {why}")
@@ -70,9 +75,36 @@ class UnreadableEvent(LogError):
 class UnknownTopic(UnreadableEvent):
     """The event is of a type that this release does not know."""
 
+    reason = "unknown_event"
+
 
 class UndecodableState(UnreadableEvent):
     """The event's state is not of the shape that its type has."""
+
+
+class NewerShape(UndecodableState):
+    """The event is of a type that this release knows, in a shape that only a newer one does."""
+
+    reason = "newer_event"
+
+
+class BrokenStream(UnreadableEvent):
+    """The event does not follow the one before it: some are missing from the log, or stand out of order."""
+
+    reason = "missing_event"
+
+    def __init__(self, row: StoredRow, expected: int) -> None:
+        super().__init__(row, f"does not follow: version {expected} is missing before it, or it stands out of place")
+        self.expected = expected
+
+
+class UnfitEvent(UnreadableEvent):
+    """The event can be read, but not be what happened next to what its stream tells so far."""
+
+    reason = "unfit_event"
+
+    def __init__(self, row: StoredRow, why: Exception) -> None:
+        super().__init__(row, f"cannot follow what its stream tells before it: {type(why).__name__}")
 
 
 def encode(event: StorableEvent, keyring: Keyring) -> NewEvent:
@@ -146,9 +178,18 @@ def decode(row: StoredRow, keyring: Keyring | None = None) -> Recorded:
         raise UndecodableState(row, f"cannot be decoded: {_first_line(error)}") from error
     except Exception as error:
         if type(error).__name__ == "UnknownShape":
-            raise UndecodableState(row, f"was written by a newer release: {error}") from error
+            raise NewerShape(row, f"was written by a newer release: {error}") from error
         raise
     return Recorded(event, row.position, row.recorded_at)
+
+
+def in_order(rows: Sequence[StoredRow], *, after: int = 0) -> None:
+    """Check that rows are what a stream holds next to version `after`, without holes. Raises BrokenStream."""
+    position = 0
+    for expected, row in enumerate(rows, start=after + 1):
+        if row.version != expected or row.position <= position:
+            raise BrokenStream(row, expected)
+        position = row.position
 
 
 def sealed(row: StoredRow, fields: Iterable[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
+from storage.append import LARGEST_EVENT
 from storage.embedded import LOGIN_ROLES
 from storage.ending import end
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
@@ -66,8 +67,9 @@ class Workspace:
 class Database:
     """Connections of one process to the desk's database, in one role."""
 
-    def __init__(self, conninfo: str, *, root: bytes, pool_size: int = 8) -> None:
+    def __init__(self, conninfo: str, *, root: bytes, pool_size: int = 8, largest_event: int = LARGEST_EVENT) -> None:
         self.conninfo = conninfo
+        self.largest_event = largest_event
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             conninfo,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": "desk"},
@@ -98,7 +100,12 @@ class Database:
         try:
             conninfo = await stack.enter_async_context(reach(settings, role))
             root = root_key(settings.key_file, create=True)
-            database = cls(conninfo, root=root, pool_size=pool_size or settings.pool_size)
+            database = cls(
+                conninfo,
+                root=root,
+                pool_size=pool_size or settings.pool_size,
+                largest_event=settings.largest_event,
+            )
             database._stack = stack
             await database.start()
         except BaseException:

@@ -108,7 +108,8 @@ class Keyring:
         wanted: set[UUID] = set()
         for row in rows:
             if row.personal is not None:
-                with suppress(ValueError):
+                # What is no such object, or holds no boxes, is for the reading of the row to name.
+                with suppress(ValueError, TypeError, AttributeError):
                     wanted.update(_subject(box) for box in from_json(row.personal).values())
         await self._fetch({subject for subject in wanted if subject not in self._keys})
 

@@ -19,6 +19,7 @@ from storage.append import (
     LogUnavailable,
     Submission,
     arguments_of,
+    check_sizes,
     read_outcome,
 )
 
@@ -102,15 +103,16 @@ class Log:
         """Append one command and wait until it is durable.
 
         Commands that arrive while an append is under way form the next batch: one round trip, one transaction,
-        one disk sync. Raises Conflict, Claimed, KeyReused, LogBusy, LogUnavailable.
+        one disk sync. Raises Conflict, Claimed, KeyReused, EventTooLarge, LogBusy, LogUnavailable.
         """
         return await self.submit(submission)
 
     def submit(self, submission: Submission) -> asyncio.Future[Appended]:
         """Queue one command; the future is what `append` waits for. Commands are appended in the order submitted.
 
-        Raises LogBusy.
+        Raises EventTooLarge, LogBusy.
         """
+        check_sizes(submission.events, self._database.largest_event)
         if len(self._waiting) >= WAITING_COMMANDS:
             message = f"{len(self._waiting)} commands are waiting for the log"
             raise LogBusy(message)
@@ -136,6 +138,7 @@ class Log:
                 await connection.execute(self._sql_lock)
 
                 async def append(submission: Submission) -> Appended:
+                    check_sizes(submission.events, self._database.largest_event)
                     cursor = await connection.execute(self._sql_append, arguments_of([submission]), binary=True)
                     outcome = read_outcome((await cursor.fetchall())[0])
                     if isinstance(outcome, LogError):

@@ -10,7 +10,16 @@ from eventsourcing.postgres import PostgresDatastore, PostgresProcessRecorder
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
-from storage.append import APPEND, Conflict, NewEvent, Submission, arguments_of, read_outcome
+from storage.append import (
+    APPEND,
+    LARGEST_EVENT,
+    Conflict,
+    NewEvent,
+    Submission,
+    arguments_of,
+    check_sizes,
+    read_outcome,
+)
 from storage.database import CHANNEL
 
 if TYPE_CHECKING:
@@ -38,11 +47,14 @@ def datastore(conninfo: str, schema: str, *, pool_size: int = 2, max_overflow: i
 class LogRecorder(PostgresProcessRecorder):
     """Records and selects events of one workspace for applications built on the package.
 
+    An event of more than `largest_event` bytes is refused.
+
     The package's own table lock, insert statement and retry are not used: a retry of an insert whose reply was
     lost would report a false conflict. `POSTGRES_ENABLE_DB_FUNCTIONS` must stay unset, it would bypass the lock.
     """
 
-    def __init__(self, datastore: PostgresDatastore) -> None:
+    def __init__(self, datastore: PostgresDatastore, *, largest_event: int = LARGEST_EVENT) -> None:
+        self._largest_event = largest_event
         super().__init__(datastore, events_table_name="events", tracking_table_name="notification_tracking")
         # The workspace's migrations make the log; of the package's own objects only the tracking table is wanted.
         self.sql_create_statements = [
@@ -54,7 +66,7 @@ class LogRecorder(PostgresProcessRecorder):
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """Append events, with a tracking record in the same transaction; give their positions.
 
-        Raises IntegrityError where a stream moved on, an event is there already, or a gap would open.
+        Raises IntegrityError where a stream moved on, an event is there already, or a gap would open; EventTooLarge.
         """
         tracking: Tracking | None = kwargs.get("tracking")
         if not stored_events and tracking is None:
@@ -76,6 +88,7 @@ class LogRecorder(PostgresProcessRecorder):
             NewEvent(UUID(str(event.originator_id)), event.originator_version, event.topic, event.state, None)
             for event in stored_events
         ]
+        check_sizes(events, self._largest_event)
         cursor.execute(self._sql_append, arguments_of([Submission(events)]), prepare=True)
         row = cursor.fetchone()
         outcome = read_outcome(tuple((row or {}).values()))

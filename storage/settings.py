@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from storage.append import LARGEST_EVENT
 from storage.embedded import OWNER, EmbeddedServer
 from storage.programs import VERSIONS, EmbeddedServerError
 
@@ -53,6 +54,8 @@ class Settings:
     """Connections one process may open."""
     workers: int = 1
     """Processes that serve HTTP."""
+    largest_event: int = LARGEST_EVENT
+    """Bytes of state and personal values that an event may have."""
     postgres_version: int | None = None
     """Of the embedded server; None is the version its data has, or else the newest."""
 
@@ -79,6 +82,7 @@ class Settings:
             port=_whole_number(given, "DESK_PORT", 8000, 0, 65535),
             pool_size=_whole_number(given, "DESK_POOL_SIZE", 10, 1, 1000),
             workers=_whole_number(given, "DESK_WORKERS", 1, 1, 64),
+            largest_event=_whole_number(given, "DESK_LARGEST_EVENT", LARGEST_EVENT, 4096, 256 * 1024 * 1024),
             postgres_version=_postgres_version(given.get("DESK_POSTGRES_VERSION")),
         )
 

@@ -20,6 +20,7 @@ from commands.request import Caller
 from domain.event import SYSTEM_ACTOR, Channel, Role
 from replay.history import history
 from replay.terminal import console_for, visible, write, write_json
+from storage.codec import UnreadableEvent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +43,8 @@ def add_to(app: typer.Typer) -> None:
 def show(context: typer.Context, ticket: Reference, *, as_json: AsJson = False) -> None:
     """Show a ticket as it is."""
     told, _ = work(_read(context, ticket, NOW))
+    if isinstance(told, UnreadableEvent):
+        raise told
     if as_json:
         typer.echo(told.model_dump_json(indent=2))
     else:
@@ -62,26 +65,38 @@ def replay(
         raise Failure(message, MISCONFIGURED)
     moment = Moment(version, None if as_of is None else _instant(as_of), None if position is None else _place(position))
     told, life = work(_read(context, ticket, moment))
-    if as_json:
-        if moment.past:
-            typer.echo(told.model_dump_json(indent=2))
-        else:
-            write_json(life, sys.stdout)
-        return
     console = console_for(sys.stdout)
-    write(replace(life, entries=tuple(entry for entry in life.entries if entry.version <= told.version)), console)
-    if moment.past:
+    if as_json and not moment.past:
+        write_json(life, sys.stdout)
+    elif not as_json:
+        upto = life.version if isinstance(told, UnreadableEvent) else told.version
+        write(_upto(life, upto), console)
+    if isinstance(told, UnreadableEvent):
+        raise told
+    if as_json and moment.past:
+        typer.echo(told.model_dump_json(indent=2))
+    elif moment.past:
         console.print()
         _write_ticket(told, console)
 
 
-async def _read(context: typer.Context, reference: str, moment: Moment) -> tuple[TicketTold, History]:
+def _upto(life: History, version: int) -> History:
+    entries = tuple(entry for entry in life.entries if entry.version <= version)
+    return replace(life, entries=entries, unreadable=tuple(mark for mark in life.unreadable if mark.version <= version))
+
+
+async def _read(context: typer.Context, reference: str, moment: Moment) -> tuple[TicketTold | UnreadableEvent, History]:
+    """Give a ticket as of a moment, or what keeps it from being told, and its whole life as far as it can be read."""
     async with surroundings_of(context).workspace() as workspace:
         stream = await Desk(workspace).resolve("ticket", reference)
         # Whoever may start this command holds the root key: nothing can be kept from that person.
         caller = Caller(uuid4(), Role.ADMINISTRATOR, SYSTEM_ACTOR, channel=Channel.COMMAND_LINE)
-        told = await ticket_told(workspace, stream, caller, moment, limit=MESSAGES_SHOWN)
-        return told, await history(workspace, stream, kind="ticket")
+        told: TicketTold | UnreadableEvent
+        try:
+            told = await ticket_told(workspace, stream, caller, moment, limit=MESSAGES_SHOWN)
+        except UnreadableEvent as error:
+            told = error
+        return told, await history(workspace, stream, kind="ticket", marked=True)
 
 
 def _instant(text: str) -> datetime:

@@ -15,7 +15,7 @@ from commands.imports.reading import Refusal
 from commands.imports.scribe import Order, telling
 from commands.imports.summary import Summary
 from domain.ticket_events import TicketType
-from storage.append import Conflict, LogError, Submission
+from storage.append import Conflict, EventTooLarge, LogError, Submission, check_sizes
 from storage.codec import UnreadableEvent, decode, encode
 from storage.keyring import ERASED, RootKeyError
 
@@ -158,7 +158,8 @@ class _Run:
     def _submission(self, parcel: Parcel, facts: Sequence[Fact]) -> Submission | None:
         try:
             rows = [self._row(fact) for fact in facts]
-        except RootKeyError as error:
+            check_sizes(rows, self.workspace.database.largest_event)
+        except (RootKeyError, EventTooLarge) as error:
             for person in parcel.people:
                 person.there = None
             parcel.people = ()

@@ -73,7 +73,7 @@ async def test_json_keys_stay_and_every_value_is_json(alpha: Workspace) -> None:
 
     found = json.loads(file.getvalue())
     assert found == as_json(told)
-    assert list(found) == ["kind", "id", "number", "version", "position", "names", "entries"]
+    assert list(found) == ["kind", "id", "number", "version", "position", "names", "entries", "unreadable"]
     assert list(found["entries"][0]) == [
         "version", "position", "topic", "event", "occurred_at", "recorded_at", "actor", "channel", "contact_channel",
         "client", "source_address", "reason", "command_id", "correlation_id", "causation_id", "changes", "message",

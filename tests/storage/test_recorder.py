@@ -14,6 +14,7 @@ from eventsourcing.tests.persistence import (
     TrackingRecorderTestCase,
 )
 
+from storage.append import EventTooLarge
 from storage.database import ROLE_NAMES
 from storage.recorder import LogRecorder, datastore
 from storage.settings import external_conninfo
@@ -81,3 +82,14 @@ def _event(stream: UUID | str, version: int) -> StoredEvent:
 
 del ApplicationRecorderTestCase, NonInterleavingNotificationIDsBaseCase, ProcessRecorderTestCase
 del TrackingRecorderTestCase
+
+
+def test_an_event_larger_than_the_recorder_takes_is_refused_with_all_that_came_with_it(settings: Settings) -> None:
+    store = datastore(external_conninfo(settings.database_url or "", ROLE_NAMES["application"]), "ws_alpha")
+    recorder = LogRecorder(store, largest_event=10)
+    small = StoredEvent(uuid4(), 0, "t", b"x" * 10)
+    with pytest.raises(EventTooLarge, match="has 11 bytes; the log takes 10"):
+        recorder.insert_events([small, StoredEvent(uuid4(), 0, "t", b"x" * 11)])
+    assert recorder.max_notification_id() is None
+    assert recorder.insert_events([small]) == [1]
+    store.close()

@@ -137,3 +137,11 @@ async def test_the_embedded_server_lives_as_long_as_somebody_has_its_address(tmp
         assert conninfo_to_dict(app)["user"] == "ledgerdesk_app"
         assert list((settings.data_dir / "socket").glob(".s.PGSQL.*[0-9]"))
     assert not list((settings.data_dir / "socket").iterdir())
+
+
+def test_the_largest_event_is_a_number_of_bytes_within_reason() -> None:
+    assert Settings.from_environment({}).largest_event == 2 * 1024 * 1024
+    assert Settings.from_environment({"DESK_LARGEST_EVENT": "8192"}).largest_event == 8192
+    for wrong in ("0", "4095", "1MB", "-1", "999999999"):
+        with pytest.raises(SettingsError, match="DESK_LARGEST_EVENT must be a whole number from 4096 to"):
+            Settings.from_environment({"DESK_LARGEST_EVENT": wrong})

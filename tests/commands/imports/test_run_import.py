@@ -331,3 +331,22 @@ async def test_a_format_that_fails_ends_the_import_and_keeps_what_was_recorded(
     again = await brought_in(alpha, path)
     assert again.events.total() == (await alpha.log.head()).position - head
     assert again.tickets.new + again.tickets.known == 200
+
+
+async def test_a_case_with_an_event_larger_than_the_log_takes_is_refused_and_the_others_come_in(
+    alpha: Workspace, beta: Workspace, tmp_path: Path
+) -> None:
+    rows = incidents(30)
+    await brought_in(beta, write(tmp_path / "b.csv", rows))
+    largest = max(len(row.state) + len(row.personal or b"") for row in await beta.log.page(0, 1_000))
+    for row in rows:
+        if row["number"] == "INC7":
+            row["subcategory"] = "网" * 90
+    alpha.database.largest_event = largest + 20
+    summary = await brought_in(alpha, write(tmp_path / "a.csv", rows))
+    assert summary.tickets.new == 29
+    assert {refusal.case for refusal in summary.refusals} == {"INC7"}
+    assert all("bytes; the log takes" in refusal.reason for refusal in summary.refusals)
+    alpha.database.largest_event = 100_000
+    again = await brought_in(alpha, write(tmp_path / "a.csv", rows))
+    assert (again.tickets.new, again.tickets.known, again.rows_refused) == (1, 29, 0)
