@@ -19,6 +19,7 @@ from projections import bookkeeping
 from projections.bookkeeping import LEASE_SECONDS, LIVE, LostOwnership
 from projections.page import Page
 from storage.ending import end
+from storage.releases import told_in_full
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -256,7 +257,7 @@ async def take_in(workspace: Workspace, view: View, page: Page, start: int, stop
             raise
         if stop - start == 1:
             row = page.rows[start]
-            message = f"{type(error).__name__}: {error}"
+            message = f"{type(error).__name__}: {await told_in_full(workspace, error)}"
             logger.error("%s: %s stopped at event %d: %s", workspace.name, view.label, row.position, message)  # noqa: TRY400
             await bookkeeping.stop(
                 workspace, view, owner=owner, at=old, position=row.position, topic=row.topic, error=message

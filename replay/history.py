@@ -19,6 +19,7 @@ from domain.ticket_events import (
 )
 from replay.stream import NoSuchStream, legible
 from storage.codec import BrokenStream, UnreadableEvent, decode
+from storage.releases import told_in_full
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -172,14 +173,14 @@ async def history(
             for entry in entries
         ),
         names=names,
-        unreadable=tuple(map(_mark, unreadable)),
+        unreadable=tuple([_mark(error, await told_in_full(workspace, error)) for error in unreadable]),
     )
 
 
-def _mark(error: UnreadableEvent) -> Unreadable:
+def _mark(error: UnreadableEvent, detail: str) -> Unreadable:
     row = error.row
     version = min(error.expected, row.version) if isinstance(error, BrokenStream) else row.version
-    return Unreadable(version, row.position, row.topic, row.recorded_at, error.reason, str(error))
+    return Unreadable(version, row.position, row.topic, row.recorded_at, error.reason, detail)
 
 
 async def _names(workspace: Workspace, events: Sequence[Recorded]) -> dict[str, str]:

@@ -145,7 +145,7 @@ def event_type(row: StoredRow) -> type[StorableEvent]:
             and getattr(resolved, "TOPIC", None) == row.topic
             and hasattr(resolved, "from_state")
         ):
-            raise UnknownTopic(row, "is of a type this release does not know; a newer release wrote it, or nobody did")
+            raise UnknownTopic(row, "is of a type that this release does not know")
         found = _types[row.topic] = cast("type[StorableEvent]", resolved)
     return found
 

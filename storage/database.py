@@ -18,6 +18,7 @@ from storage.ending import end
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 from storage.programs import EmbeddedServerError
+from storage.releases import installed_release
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -67,9 +68,18 @@ class Workspace:
 class Database:
     """Connections of one process to the desk's database, in one role."""
 
-    def __init__(self, conninfo: str, *, root: bytes, pool_size: int = 8, largest_event: int = LARGEST_EVENT) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        root: bytes,
+        pool_size: int = 8,
+        largest_event: int = LARGEST_EVENT,
+        release: str | None = None,
+    ) -> None:
         self.conninfo = conninfo
         self.largest_event = largest_event
+        self.release = installed_release() if release is None else release
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             conninfo,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": "desk"},
@@ -105,6 +115,7 @@ class Database:
                 root=root,
                 pool_size=pool_size or settings.pool_size,
                 largest_event=settings.largest_event,
+                release=settings.release,
             )
             database._stack = stack
             await database.start()

@@ -86,6 +86,7 @@ class Log:
         self._epoch: str | None = None
         name = Identifier(schema)
         self._sql_append = SQL(APPEND).format(schema=name).as_string()
+        self._sql_note = SQL("SELECT {schema}.note_release(%s)").format(schema=name).as_string()
         self._sql_lock = SQL("SELECT {schema}.lock_log()").format(schema=name).as_string()
         self._sql_rotate = SQL("SELECT {schema}.rotate_outcomes(%s, %s)").format(schema=name).as_string()
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
@@ -237,6 +238,7 @@ class Log:
         """Open or give the appends' own connection: a pool hand-over would cost as much as a small append."""
         if self._connection is None or self._connection.closed:
             self._connection = await self._database.connect(f"desk append {self._workspace}")
+            await self._connection.execute(self._sql_note, (self._database.release,))
         return self._connection
 
     async def rotate_outcomes(self) -> None:

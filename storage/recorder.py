@@ -21,6 +21,7 @@ from storage.append import (
     read_outcome,
 )
 from storage.database import CHANNEL
+from storage.releases import installed_release
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,21 +48,27 @@ def datastore(conninfo: str, schema: str, *, pool_size: int = 2, max_overflow: i
 class LogRecorder(PostgresProcessRecorder):
     """Records and selects events of one workspace for applications built on the package.
 
-    An event of more than `largest_event` bytes is refused.
+    An event of more than `largest_event` bytes is refused. `release` is what the log is told writes it.
 
     The package's own table lock, insert statement and retry are not used: a retry of an insert whose reply was
     lost would report a false conflict. `POSTGRES_ENABLE_DB_FUNCTIONS` must stay unset, it would bypass the lock.
     """
 
-    def __init__(self, datastore: PostgresDatastore, *, largest_event: int = LARGEST_EVENT) -> None:
+    def __init__(
+        self, datastore: PostgresDatastore, *, largest_event: int = LARGEST_EVENT, release: str | None = None
+    ) -> None:
         self._largest_event = largest_event
+        self._release = installed_release() if release is None else release
+        self._noted = False
         super().__init__(datastore, events_table_name="events", tracking_table_name="notification_tracking")
         # The workspace's migrations make the log; of the package's own objects only the tracking table is wanted.
         self.sql_create_statements = [
             statement for statement in self.sql_create_statements if "notification_tracking" in statement.as_string()
         ]
         self.channel_name = CHANNEL
-        self._sql_append = SQL(APPEND).format(schema=Identifier(datastore.schema)).as_string()
+        schema = Identifier(datastore.schema)
+        self._sql_note = SQL("SELECT {}.note_release(%s)").format(schema).as_string()
+        self._sql_append = SQL(APPEND).format(schema=schema).as_string()
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
         """Append events, with a tracking record in the same transaction; give their positions.
@@ -76,7 +83,10 @@ class LogRecorder(PostgresProcessRecorder):
             if tracking is not None:
                 self._insert_tracking(cursor, tracking)
             if stored_events:
+                if not self._noted:
+                    cursor.execute(self._sql_note, (self._release,))
                 positions = self._append(cursor, stored_events)
+        self._noted = self._noted or bool(stored_events)
         if positions:
             with self.datastore.get_connection() as connection:
                 workspace = self.datastore.schema.removeprefix("ws_")

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from storage.append import LARGEST_EVENT
 from storage.embedded import OWNER, EmbeddedServer
 from storage.programs import VERSIONS, EmbeddedServerError
+from storage.releases import installed_release
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -56,6 +57,8 @@ class Settings:
     """Processes that serve HTTP."""
     largest_event: int = LARGEST_EVENT
     """Bytes of state and personal values that an event may have."""
+    release: str = field(default_factory=installed_release)
+    """What this copy of the desk is called in the logs it writes."""
     postgres_version: int | None = None
     """Of the embedded server; None is the version its data has, or else the newest."""
 
@@ -83,6 +86,7 @@ class Settings:
             pool_size=_whole_number(given, "DESK_POOL_SIZE", 10, 1, 1000),
             workers=_whole_number(given, "DESK_WORKERS", 1, 1, 64),
             largest_event=_whole_number(given, "DESK_LARGEST_EVENT", LARGEST_EVENT, 4096, 256 * 1024 * 1024),
+            release=_release(given.get("DESK_RELEASE")),
             postgres_version=_postgres_version(given.get("DESK_POSTGRES_VERSION")),
         )
 
@@ -192,6 +196,18 @@ def _whole_number(given: Mapping[str, str], variable: str, default: int, least: 
         message = f"{variable} must be a whole number from {least} to {most}, not {value!r}."
         raise SettingsError(message)
     return int(value)
+
+
+def _release(value: str | None) -> str:
+    if value is None:
+        return installed_release()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", value):
+        message = (
+            "DESK_RELEASE must be at most 64 letters, digits, dots, underscores, plus and minus signs,"
+            f" beginning with a letter or digit, not {value!r}."
+        )
+        raise SettingsError(message)
+    return value
 
 
 def _postgres_version(value: str | None) -> int | None:

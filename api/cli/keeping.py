@@ -16,6 +16,7 @@ from commands.desk import Desk
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.event import SYSTEM_ACTOR, Role
+from projections import bookkeeping
 from projections.bookkeeping import view_status
 from projections.registry import BY_NAME, VIEWS
 from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
@@ -138,11 +139,17 @@ def _instant(text: str) -> datetime:
     return instant
 
 
-def list_views(context: typer.Context) -> None:
+def list_views(
+    context: typer.Context,
+    retry: Annotated[bool, typer.Option("--retry", help="Let views that stopped try their event again.")] = False,  # noqa: FBT002 - an option
+) -> None:
     """List the views: version, position, lag and state of each."""
 
     async def statuses() -> list[ViewStatus]:
         async with surroundings_of(context).workspace() as workspace:
+            if retry:
+                for view in VIEWS:
+                    await bookkeeping.retry(workspace, view)
             return await view_status(workspace, VIEWS)
 
     table = Table("view", "version", "position", "behind", "lag", "state", box=None, pad_edge=False)

@@ -7,9 +7,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+import psycopg
 import pytest
 
 from api.cli import main
+from tests.commands.imports.files import rows_of, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,3 +163,27 @@ def test_a_workspace_is_made_filled_read_and_rebuilt(desk: Desk, tmp_path: Path)
 def test_benchmarks_outside_a_checkout_say_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tests.benchmarks.append", None)
     refused(desk("bench", "append"), 2, "checkout")
+
+
+def test_a_ticket_that_cannot_be_read_is_replayed_as_far_as_it_can_and_the_place_is_named(
+    desk: Desk, environment: dict[str, str], tmp_path: Path
+) -> None:
+    states = ("New", "Active", "Resolved", "Closed")
+    rows = rows_of("servicenow", *({"sys_mod_count": str(n), "incident_state": one} for n, one in enumerate(states)))
+    assert desk("import", "servicenow", str(write(tmp_path / "log.csv", rows))).returncode == 0
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        found = connection.execute(
+            "UPDATE ws_alpha.events SET topic = 'ticket.teleported' WHERE (originator_id, originator_version) = ("
+            "SELECT originator_id, 2 FROM ws_alpha.events WHERE topic LIKE 'ticket.%' AND originator_version = 3 "
+            "LIMIT 1) RETURNING originator_id, notification_id"
+        ).fetchone()
+    assert found is not None
+    ticket, position = found
+    told = desk("replay", str(ticket))
+    refused(told, 1, f"Event {position} (ticket.teleported, version 2")
+    assert "v2  cannot be read" in told.stdout
+    assert "v3  " in told.stdout
+    refused(desk("ticket", str(ticket)), 1, "ticket.teleported")
+    marked = desk("replay", str(ticket), "--json")
+    assert [mark["version"] for mark in json.loads(marked.stdout)["unreadable"]] == [2]
+    assert desk("replay", str(ticket), "--version", "1").returncode == 0

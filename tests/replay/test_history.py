@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from domain.event import ERASED, SYSTEM_ACTOR, Change, Channel, Role
 from domain.status import Status
 from replay.history import history
 from replay.stream import NoSuchStream
+from replay.terminal import console_for, write
 from storage.codec import BrokenStream, UndecodableState, UnknownTopic
 from tests.replay.lives import NOON, Cast, act, append
 
@@ -176,3 +178,28 @@ async def test_damage_to_an_agents_stream_hides_the_name_but_not_the_tickets_his
     assigned = (await history(alpha, ticket.id)).entries[1]
 
     assert (assigned.actor.id, assigned.actor.name) == (cast.ann.id, None)
+
+
+async def test_what_can_be_read_is_told_where_the_rest_may_be_marked(alpha: Workspace, settings: Settings) -> None:
+    cast = await Cast().recorded(alpha)
+    ticket = cast.lived()
+    appended = await append(alpha, ticket)
+    first = appended.first_position
+    tamper(settings, "UPDATE ws_alpha.events SET topic = 'ticket.teleported' WHERE notification_id = %s", first + 2)
+    tamper(settings, "DELETE FROM ws_alpha.events WHERE notification_id = %s", first + 5)
+
+    told = await history(alpha, ticket.id, marked=True)
+
+    assert [entry.version for entry in told.entries] == [1, 2, 4, 5, 7, 8]
+    assert [(mark.version, mark.position, mark.reason) for mark in told.unreadable] == [
+        (3, first + 2, "unknown_event"),
+        (6, first + 6, "missing_event"),
+    ]
+    assert (told.version, told.position) == (8, appended.position)
+    file = io.StringIO()
+    write(told, console_for(file))
+    lines = [line.strip() for line in file.getvalue().splitlines()]
+    heads = [line.split()[0] for line in lines if line.startswith("v") and line[1].isdigit()]
+    assert heads == ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8"]
+    assert "v3  cannot be read" in lines
+    assert "v6  missing from here" in lines

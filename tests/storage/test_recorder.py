@@ -93,3 +93,14 @@ def test_an_event_larger_than_the_recorder_takes_is_refused_with_all_that_came_w
     assert recorder.max_notification_id() is None
     assert recorder.insert_events([small]) == [1]
     store.close()
+
+
+def test_the_recorder_tells_the_log_its_release_once(settings: Settings) -> None:
+    store = datastore(external_conninfo(settings.database_url or "", ROLE_NAMES["application"]), "ws_alpha")
+    recorder = LogRecorder(store, release="7.0")
+    for _ in range(3):
+        recorder.insert_events([StoredEvent(uuid4(), 0, "t", b"x")])
+    with store.transaction(commit=False) as cursor:
+        cursor.execute("SELECT release, first_position FROM ws_alpha.releases")
+        assert [tuple(row.values()) for row in cursor.fetchall()] == [("7.0", 1)]
+    store.close()

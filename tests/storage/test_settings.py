@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from storage.releases import installed_release
 from storage.settings import Settings, SettingsError, external_conninfo, project_root
 
 
@@ -145,3 +146,11 @@ def test_the_largest_event_is_a_number_of_bytes_within_reason() -> None:
     for wrong in ("0", "4095", "1MB", "-1", "999999999"):
         with pytest.raises(SettingsError, match="DESK_LARGEST_EVENT must be a whole number from 4096 to"):
             Settings.from_environment({"DESK_LARGEST_EVENT": wrong})
+
+
+def test_the_release_is_the_installed_one_unless_it_is_named() -> None:
+    assert Settings.from_environment({}).release == installed_release()
+    assert Settings.from_environment({"DESK_RELEASE": "2.1.0+c0ffee"}).release == "2.1.0+c0ffee"
+    for wrong in ("x" * 65, "-1", "a b", "a;b", "版本"):
+        with pytest.raises(SettingsError, match="DESK_RELEASE must be at most 64 letters"):
+            Settings.from_environment({"DESK_RELEASE": wrong})
