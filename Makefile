@@ -50,7 +50,10 @@ check: lint types imports test ## Everything that must hold before a change land
 
 bench: setup ## Measure against the plain way and bare PostgreSQL
 	@$(BIN)/desk bench append
+	@$(BIN)/desk bench append --flush-delay 2000
 	@$(BIN)/desk bench commands
+	@$(BIN)/desk bench commands --rate 1000
+	@$(BIN)/desk bench hot-ticket
 	@$(BIN)/desk bench rebuild
 
 lock: setup ## Write the requirements files anew, with hashes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.surroundings import MISCONFIGURED, Failure, surroundings_of, work
+from api.cli.surroundings import MISCONFIGURED, Failure, surroundings_of
+from api.server import event_loop
 from storage.settings import project_root
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 benchmarks = typer.Typer(no_args_is_help=True, help="Benchmarks; each ends in one line of JSON.")
 
 Seconds = Annotated[float | None, typer.Option(min=0.1, help="How long each part is measured.")]
+Workers = Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve HTTP.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,19 +27,64 @@ def add_to(app: typer.Typer) -> None:
 
 
 @benchmarks.command("append")
-def append(context: typer.Context, seconds: Seconds = None) -> None:
-    """Measure appends of one event."""
-    _measure(context, "append", seconds=seconds)
+def append(
+    context: typer.Context,
+    seconds: Seconds = None,
+    flush_delay: Annotated[
+        int | None,
+        typer.Option(min=1, max=100_000, help="Microseconds by which every flush is delayed, as by a slow disk."),
+    ] = None,
+) -> None:
+    """Measure appends of one event; with a delay of flushes, from one process and from several."""
+    if flush_delay is None:
+        _measure(context, "append", seconds=seconds)
+    else:
+        _measure(context, "delayed", seconds=seconds, flush_delay=flush_delay)
 
 
 @benchmarks.command("commands")
 def commands(
     context: typer.Context,
     seconds: Seconds = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes that serve HTTP.")] = None,
+    workers: Workers = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1, max=100_000, help="Commands due a second, by a timetable, whatever becomes of the others."),
+    ] = None,
 ) -> None:
-    """Measure commands over HTTP, with all views live."""
-    _measure(context, "commands", seconds=seconds, workers=workers)
+    """Measure commands over HTTP, with all views live: as many as there can be, or how soon so many are answered."""
+    if rate is None:
+        _measure(context, "commands", seconds=seconds, workers=workers)
+    else:
+        _measure(context, "paced", seconds=seconds, workers=workers, rate=rate)
+
+
+@benchmarks.command("growth")
+def growth(
+    context: typer.Context,
+    seconds: Seconds = None,
+    stored: Annotated[int | None, typer.Option(min=1_000, help="Events in the large log.")] = None,
+) -> None:
+    """Measure appends to a log of millions of events beside one of thousands. Takes up to 8 GB of disk."""
+    _measure(context, "growth", seconds=seconds, stored=stored)
+
+
+@benchmarks.command("hot-ticket")
+def hot_ticket(context: typer.Context, seconds: Seconds = None, workers: Workers = None) -> None:
+    """Measure commands of many people to one ticket."""
+    _measure(context, "hot_ticket", seconds=seconds, workers=workers)
+
+
+@benchmarks.command("memory")
+def memory(
+    context: typer.Context,
+    workers: Workers = None,
+    number: Annotated[
+        int | None, typer.Option("--commands", min=100, help="Commands sent, a million if unsaid.")
+    ] = None,
+) -> None:
+    """Measure the memory of a worker as commands go by. Takes minutes."""
+    _measure(context, "memory", workers=workers, commands=number)
 
 
 @benchmarks.command("rebuild")
@@ -53,7 +100,9 @@ def _measure(context: typer.Context, name: str, **options: Any) -> None:
     settings = surroundings_of(context).settings()
     benchmark, machine = _module(name), _module("machine")
     given = {option: value for option, value in options.items() if value is not None}
-    typer.echo(machine.figures_line(work(benchmark.main(settings, **given))))
+    # As servers run: the log's own share of the work is in this process.
+    with event_loop() as loop:
+        typer.echo(machine.figures_line(loop.run(benchmark.main(settings, **given))))
 
 
 def _module(name: str) -> ModuleType:

@@ -3,70 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 from eventsourcing.persistence import InfrastructureFactory, StoredEvent
 from eventsourcing.utils import Environment
 
-from storage.append import NewEvent, Submission
 from storage.database import Database
-from storage.programs import VERSIONS, installation
 from storage.settings import Settings
+from tests.benchmarks import pgbench
 from tests.benchmarks.ground import WORKSPACE, Ground, MeasurementError, ground, library_environment, say
 from tests.benchmarks.machine import figures_line
+from tests.benchmarks.writers import (
+    EVENTS_A_TICKET,
+    PERSONAL,
+    STATE,
+    TOPIC,
+    Counter,
+    append_for,
+    require_growth,
+)
 
 CONCURRENCY = 64
 PGBENCH_CLIENTS = 16
-EVENTS_A_TICKET = 6
-TOPIC = "ticket.replied"
-STATE = os.urandom(210).hex().encode()  # a reply without its text: 420 bytes, with its commitment and provenance
-PERSONAL = os.urandom(130).hex().encode()  # its text sealed: 260 bytes
 POOLS = (5, 20)
-LONGEST_ANSWER_SECONDS = 60.0
-
-TABLE = """
-CREATE TABLE one_row_each (
-    notification_id    bigserial PRIMARY KEY,
-    originator_id      uuid NOT NULL,
-    originator_version bigint NOT NULL,
-    topic              text NOT NULL,
-    state              bytea NOT NULL,
-    personal           bytea,
-    recorded_at        timestamptz NOT NULL,
-    UNIQUE (originator_id, originator_version)
-)
-"""
-INSERT = (
-    "INSERT INTO one_row_each (originator_id, originator_version, topic, state, personal, recorded_at) VALUES"
-    f" (gen_random_uuid(), 1, '{TOPIC}', '{STATE.decode()}', '{PERSONAL.decode()}', clock_timestamp());\n"
-)
-
-
-@dataclass(slots=True)
-class Counter:
-    """Events written while counting was on."""
-
-    since: float
-    until: float
-    events: int = 0
-
-    def count(self, now: float) -> bool:
-        """Count one that was durable at `now`; False when time is up."""
-        if self.since <= now < self.until:
-            self.events += 1
-        return now < self.until
 
 
 async def main(
@@ -86,11 +50,11 @@ async def main(
             await place.checkpoint()
             say(f"append: {keyed:,.0f} events/s; the library's recorder, pool of {pool}")
             recorder[f"pool_{pool}"] = await asyncio.to_thread(
-                _recorder, await place.database(), pool, seconds, warm_up_seconds
+                recorder_rate, await place.database(), pool, seconds, warm_up_seconds
             )
         await place.checkpoint()
         say(f"append: {max(recorder.values()):,.0f} events/s; pgbench, {PGBENCH_CLIENTS} clients")
-        bare = await asyncio.to_thread(_pgbench, await place.database(), seconds)
+        bare = await asyncio.to_thread(pgbench.rows_per_second, await place.database(), seconds, PGBENCH_CLIENTS)
         say(f"append: {bare:,.0f} rows/s")
         plain = max(recorder.values())
         return {
@@ -114,37 +78,12 @@ async def _log(place: Ground, seconds: float, warm_up: float, concurrency: int, 
     async with await Database.open(place.settings) as database:
         log = (await database.workspace(WORKSPACE)).log
         before = (await log.head()).position
-        counter = Counter(since := time.perf_counter() + warm_up, since + seconds)
-        async with asyncio.timeout(warm_up + seconds + LONGEST_ANSWER_SECONDS), asyncio.TaskGroup() as group:
-            writers = [group.create_task(_write(log.append, counter, keys=keys)) for _ in range(concurrency)]
-        written = sum(writer.result() for writer in writers)
-        after = (await log.head()).position
-    if after - before != written:
-        message = f"{written} events were acknowledged and {after - before} are in the log"
-        raise MeasurementError(message)
-    return counter.events / seconds
+        share = await append_for(log, seconds, warm_up, concurrency, keys=keys)
+        require_growth(before, (await log.head()).position, share.written)
+    return share.counted / seconds
 
 
-async def _write(append: Any, counter: Counter, *, keys: bool) -> int:
-    """Append one event after the other until time is up; each answer must stand after the one before."""
-    written, position = 0, 0
-    while True:
-        stream = uuid4()
-        for version in range(1, EVENTS_A_TICKET + 1):
-            submission = Submission([NewEvent(stream, version, TOPIC, STATE, PERSONAL)])
-            if keys:
-                submission.key, submission.body_hash = os.urandom(32), STATE[:32]
-            appended = await append(submission)
-            written += 1
-            if appended.position <= position:
-                message = f"position {appended.position} was given after {position}"
-                raise MeasurementError(message)
-            position = appended.position
-            if not counter.count(time.perf_counter()):
-                return written
-
-
-def _recorder(address: str, pool: int, seconds: float, warm_up: float) -> float:
+def recorder_rate(address: str, pool: int, seconds: float, warm_up: float) -> float:
     """Insert single events through the library's recorder, from as many threads as it has connections."""
     environment = Environment("bench", library_environment(address, pool_size=pool))
     with InfrastructureFactory[Any].construct(environment) as factory:
@@ -170,27 +109,6 @@ def _recorder(address: str, pool: int, seconds: float, warm_up: float) -> float:
         message = f"the recorder acknowledged {written} events and its sequence is at {found}"
         raise MeasurementError(message)
     return counter.events / seconds
-
-
-def _pgbench(address: str, seconds: float) -> float:
-    """Insert single rows of the same size and indexes as fast as Postgres itself can."""
-    with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(TABLE)
-        info = connection.info
-        target = [f"--host={info.host}", f"--port={info.port}", f"--username={info.user}", info.dbname]
-        environment = {**os.environ, "PGPASSWORD": info.password or ""}
-    program = str(installation(next(iter(VERSIONS))) / "bin" / "pgbench")
-    load = [f"--client={PGBENCH_CLIENTS}", "--jobs=2", f"--time={max(1, round(seconds))}"]
-    with tempfile.TemporaryDirectory() as directory:
-        script = Path(directory) / "insert.sql"
-        script.write_text(INSERT, encoding="ascii")
-        command = [program, "--no-vacuum", "--protocol=prepared", *load, f"--file={script}", *target]
-        outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    found = re.search(r"^tps = ([0-9.]+)", outcome.stdout, re.MULTILINE)
-    if outcome.returncode != 0 or found is None:
-        message = f"pgbench failed: {' '.join(outcome.stderr.split())[-300:]}"
-        raise MeasurementError(message)
-    return float(found[1])
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ class Ground:
     address: str
     durability: dict[str, str]
     made: list[str]
+    cluster: Path | None = None
+    """The server's data directory, when it is one of ours."""
 
     async def database(self) -> str:
         """Make an empty database and give its address."""
@@ -78,7 +80,7 @@ async def ground(settings: Settings) -> AsyncIterator[Ground]:
         try:
             address = server.conninfo(user=SUPERUSER, dbname="postgres")
             async with _prepared(replace(settings, data_dir=data_dir), address) as prepared:
-                yield prepared
+                yield replace(prepared, cluster=server.cluster)
         finally:
             await asyncio.to_thread(server.stop)
     finally:

@@ -112,6 +112,32 @@ class Ticket(Aggregate):
         if self.status == "new":
             self.status = "open"
 
+    def add_note(self, *, text: str, actor_id: UUID, role: str) -> None:
+        """Write a note that the customer does not see."""
+        self.refuse_when_closed()
+        self._note_added(text=text, actor_id=actor_id, role=role)
+
+    @event("NoteAdded")
+    def _note_added(self, *, text: str, actor_id: UUID, role: str) -> None:
+        """Change nothing but the version."""
+
+    def tag(self, *, tags: list[str], actor_id: UUID, role: str) -> None:
+        """Put tags on; those that are there already change nothing."""
+        self._set_tags(sorted({*self.tags, *tags}), actor_id, role)
+
+    def untag(self, *, tags: list[str], actor_id: UUID, role: str) -> None:
+        """Take tags off; those that are not there change nothing."""
+        self._set_tags(sorted({*self.tags} - {*tags}), actor_id, role)
+
+    def _set_tags(self, tags: list[str], actor_id: UUID, role: str) -> None:
+        self.refuse_when_closed()
+        if tags != sorted(self.tags):
+            self._tags_changed(tags=tags, actor_id=actor_id, role=role)
+
+    @event("TagsChanged")
+    def _tags_changed(self, *, tags: list[str], actor_id: UUID, role: str) -> None:  # noqa: ARG002
+        self.tags = tags
+
     def escalate(self, *, level: int, team_id: UUID | None, reason: str, actor_id: UUID, role: str) -> None:
         """Raise the ticket to a higher level."""
         self.refuse_when_closed()
@@ -209,6 +235,14 @@ class Reply(BaseModel):
     text: Annotated[str, Field(max_length=65_536)]
 
 
+class Tags(BaseModel):
+    """Tags to put on or to take off."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tags: list[str]
+
+
 class Escalation(BaseModel):
     """A level to raise the ticket to, and why."""
 
@@ -268,7 +302,7 @@ def answer(desk: Desk, status: int, ticket: Ticket, recordings: list[Any]) -> JS
     """Tell what a command came to: version and position."""
     position = recordings[-1].notification.id if recordings else desk.recorder.max_notification_id()
     return JSONResponse(
-        {"id": str(ticket.id), "version": ticket.version, "position": position},
+        {"id": str(ticket.id), "version": ticket.version, "position": position, "changed": bool(recordings)},
         status,
         {"ETag": f'"{ticket.version}"', "Log-Position": str(position)},
     )
@@ -302,6 +336,24 @@ def assign(request: Request, ticket_id: UUID, command: Assignment, by: By) -> JS
 def reply(request: Request, ticket_id: UUID, command: Reply, by: By) -> JSONResponse:
     """Answer the customer."""
     return carry_out(request, ticket_id, lambda ticket: ticket.reply(**command.model_dump(), **by.model_dump()))
+
+
+@routes.post("/tickets/{ticket_id}/add-note")
+def add_note(request: Request, ticket_id: UUID, command: Reply, by: By) -> JSONResponse:
+    """Write a note."""
+    return carry_out(request, ticket_id, lambda ticket: ticket.add_note(**command.model_dump(), **by.model_dump()))
+
+
+@routes.post("/tickets/{ticket_id}/tag")
+def tag(request: Request, ticket_id: UUID, command: Tags, by: By) -> JSONResponse:
+    """Put tags on."""
+    return carry_out(request, ticket_id, lambda ticket: ticket.tag(**command.model_dump(), **by.model_dump()))
+
+
+@routes.post("/tickets/{ticket_id}/untag")
+def untag(request: Request, ticket_id: UUID, command: Tags, by: By) -> JSONResponse:
+    """Take tags off."""
+    return carry_out(request, ticket_id, lambda ticket: ticket.untag(**command.model_dump(), **by.model_dump()))
 
 
 @routes.post("/tickets/{ticket_id}/escalate")

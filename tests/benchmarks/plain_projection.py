@@ -13,8 +13,8 @@ from eventsourcing.postgres import PostgresDatastore, PostgresTrackingRecorder
 from eventsourcing.projection import Projection, ProjectionRunner
 from psycopg.sql import SQL, Identifier
 
-from tests.benchmarks.client import CATEGORIES, SENTENCES, SUBJECTS
 from tests.benchmarks.ground import MeasurementError
+from tests.benchmarks.lives import CATEGORIES, SENTENCES, SUBJECTS
 from tests.benchmarks.plain import Desk, Ticket
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from domain.ticket import Ticket
 from domain.ticket_events import TicketType
 from storage.codec import encode
 from storage.database import reach
-from tests.benchmarks.client import CATEGORIES, SENTENCES, SUBJECTS
 from tests.benchmarks.ground import MeasurementError, say
+from tests.benchmarks.lives import CATEGORIES, SENTENCES, SUBJECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from storage.settings import project_root
-from tests.benchmarks import append, commands, rebuild
+from tests.benchmarks import append, commands, delayed, growth, hot_ticket, memory, paced, processes, rebuild
 from tests.benchmarks.machine import figures_line
+from tests.benchmarks.sides import PlainSetting
 
 if TYPE_CHECKING:
     from typing import Any
@@ -53,13 +54,74 @@ async def test_append_gives_our_rate_the_recorders_and_pgbenchs(bench_settings: 
 
 async def test_commands_gives_our_rate_and_the_plain_services(bench_settings: Settings) -> None:
     figures = await commands.main(
-        bench_settings, seconds=0.5, warm_up_seconds=0.5, concurrency=8, plain_settings=((2, 5),)
+        bench_settings, seconds=0.5, warm_up_seconds=0.5, concurrency=8, plain_settings=(PlainSetting(2, 5),)
     )
 
     assert_figures(figures, "commands", "ours_per_second", "plain_per_second", "views_behind_seconds")
     assert set(figures["ours_by_command"]) >= {"open", "assign", "reply", "solve", "close"}
     assert set(figures["plain_by_setting"]) == {"workers_2_pool_5"}
     assert {"ticket_queue", "sla_clock", "audit_trail"} <= set(figures["views"])
+    for used in (figures["ours_processor_seconds"], figures["plain_processor_seconds"]["workers_2_pool_5"]):
+        assert used["client"] > 0
+        assert not processes.SHOWN or len(used["workers"]) == len(used["connections_by_worker"]) == 2
+
+
+async def test_commands_by_a_timetable_tell_how_soon_they_are_answered_and_seen(bench_settings: Settings) -> None:
+    figures = await paced.main(
+        bench_settings, rate=80, plain_rate=40, seconds=1, warm_up_seconds=0.5, connections=8, workers=1
+    )
+
+    assert_figures(figures, "commands_paced", "ours_answered_per_second", "plain_answered_per_second")
+    for told in ("ours", "ours_visible", "ours_read_back", "plain", "plain_at_rate", "pgbench"):
+        assert set(figures[f"{told}_milliseconds"]) == {"p50", "p95", "p99", "max"}
+
+
+async def test_a_hot_ticket_takes_everybodys_commands_without_telling_of_a_conflict(bench_settings: Settings) -> None:
+    figures = await hot_ticket.main(
+        bench_settings,
+        seconds=0.5,
+        warm_up_seconds=0.2,
+        concurrency=8,
+        plain_settings=(PlainSetting(1, 5, cache=True),),
+    )
+
+    assert_figures(figures, "hot_ticket", "ours_per_second", "plain_per_second")
+    assert figures["ours_conflicts_told"] == 0
+
+
+async def test_memory_is_told_for_each_worker_as_commands_go_by(bench_settings: Settings) -> None:
+    if not processes.SHOWN:
+        pytest.skip("this system has no /proc to read a process's memory from")
+
+    figures = await memory.main(bench_settings, commands=200, plain_commands=50, concurrency=8, samples=2)
+
+    assert_figures(figures, "memory", "ours_mebibytes", "plain_mebibytes", "growth")
+    assert [sample["commands"] for sample in figures["ours_samples"]] == [0, 100, 200]
+    assert all(len(sample["resident"]) == 2 for sample in figures["ours_samples"])
+
+
+async def test_growth_gives_the_rates_of_a_large_and_of_a_small_log(bench_settings: Settings) -> None:
+    figures = await growth.main(
+        bench_settings, stored=12_000, few=1_200, seconds=0.4, warm_up_seconds=0.1, concurrency=8, rounds=2
+    )
+
+    assert_figures(figures, "growth", "ours_events_per_second", "small_events_per_second", "mebibytes")
+    assert len(figures["ours_by_round"]) == len(figures["small_by_round"]) == 2
+
+
+async def test_delayed_appends_give_rates_from_one_process_and_from_several(
+    bench_settings: Settings, server: Server
+) -> None:
+    with psycopg.connect(server.administrator) as connection:
+        row = connection.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").fetchone()
+    if row != (True,):
+        pytest.skip("only a superuser may delay the flushes of a server")
+
+    figures = await delayed.main(bench_settings, seconds=0.2, warm_up_seconds=0.1, concurrency=8, processes=(1, 2))
+
+    assert_figures(figures, "append_delayed", "ours_events_per_second", "plain_events_per_second")
+    assert set(figures["ours_by_processes"]) == {"1", "2"}
+    assert set(figures["one_commit_milliseconds"]) == {"without", "with"}
 
 
 async def test_rebuild_gives_our_rate_the_projection_runners_and_a_copys(bench_settings: Settings) -> None:
