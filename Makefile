@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup run test lint format types imports check bench lock clean
+.PHONY: help setup run test soak lint format types imports check bench lock clean
 
 help: ## Explain the targets
 	@echo "Ledgerdesk: make <target>"
@@ -31,6 +31,9 @@ run: setup ## Start the desk on 127.0.0.1:8000 with a small demo
 
 test: setup ## Run the tests on a real PostgreSQL
 	@$(BIN)/python -m pytest
+
+soak: setup ## Break the desk for 20 minutes, with a seed to repeat it (SOAK_SECONDS, SOAK_SEED)
+	@exec $(BIN)/python -m tests.faults.soak
 
 lint: setup ## Look for defects and for untidy form
 	@$(BIN)/ruff format --check .
