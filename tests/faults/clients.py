@@ -55,6 +55,7 @@ class Shop:
     worked: dict[UUID, int] = field(default_factory=dict)
     versions: dict[UUID, int] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    rounds: int = 0
     acknowledged: int = 0
     """Answers of success so far, by which a mishap knows that it strikes a desk at work."""
 
@@ -75,7 +76,7 @@ class Client:
     def __init__(self, shop: Shop, number: int) -> None:
         self._shop = shop
         self._number = number
-        self._chance = Random(f"{shop.seed} client {number}")  # noqa: S311 - to be repeated, not to be secret
+        self._chance = Random(f"{shop.seed} round {shop.rounds} client {number}")  # noqa: S311 - to be repeated, not to be secret
         self._customers: list[UUID] = []
 
     async def work(self) -> None:
@@ -219,6 +220,7 @@ class Client:
 async def at_work(shop: Shop, clients: int, while_: Callable[[], Any]) -> None:
     """Have clients work while something is done to the desk; all their commands have an answer afterwards."""
     shop.stop.clear()
+    shop.rounds += 1
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(Client(shop, number).work())
