@@ -58,6 +58,7 @@ READING: Final[dict[str, Rule]] = {
     "audit.list": _OVERSIGHT,
     "views.list": _STAFF,
     "log.head": _ALL,
+    "metrics.read": _OVERSIGHT,
 }
 """Operation → the roles that may call it. Commands are listed by their own registry."""
 
@@ -68,7 +69,8 @@ def rules() -> dict[str, Rule]:
 
 
 _TOKEN = re.compile(r"desk_[a-z_]{1,32}_[A-Za-z0-9_-]{16,128}\Z")
-_CREDENTIAL = "desk.credential"
+CREDENTIAL = "desk.credential"
+"""Where the credential that a route's guard accepted lies in a request's scope."""
 _NOT_SENT: Final = "No credential was sent."
 _SENT_TWICE: Final = "More than one credential was sent."
 _NOT_OURS: Final = "The credential is not of the form `Bearer desk_…`."
@@ -155,7 +157,7 @@ class GuardedRoute(APIRoute):
             if Role(credential.role) not in allowed:
                 detail = f"The role {credential.role} may not do {operation}."
                 raise Problem(FORBIDDEN, detail, role=credential.role, command=operation)
-            request.scope[_CREDENTIAL] = credential
+            request.scope[CREDENTIAL] = credential
             return await serve(request)
 
         return guarded
@@ -172,5 +174,5 @@ class DirectRoute(GuardedRoute):
 
 async def caller_of(request: Request) -> Credential:
     """Give the credential that the route's guard accepted."""
-    credential: Credential = request.scope[_CREDENTIAL]
+    credential: Credential = request.scope[CREDENTIAL]
     return credential

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from api import (
     documentation_routes,
     health_routes,
+    metrics_routes,
     people_routes,
     problems,
     sla_routes,
@@ -104,6 +105,7 @@ def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believ
         sla_routes.router,
         documentation_routes.router,
         health_routes.router,
+        metrics_routes.router,
     ):
         # Taken over as they are: a router within a router would be searched at every request.
         app.router.routes.extend(router.routes)

@@ -14,9 +14,10 @@ from api.bodies import json_body
 from api.callers import circumstances
 from api.conditions import position_text
 from api.framing import Framing
-from api.problems import MALFORMED_REQUEST, Problem
+from api.problems import MALFORMED_REQUEST, Problem, is_the_callers
 from commands.catalogue import COMMANDS
 from commands.execution import execute
+from storage.metrics import CommandMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -113,16 +114,24 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _endpoint(spec: CommandSpec) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    count = CommandMeter(f"{spec.kind}.{spec.name}")
+
     # Read and answered by hand: the model reads the bytes itself, and nothing is validated twice on the way out.
     async def carry_out(request: Request) -> Response:
         credential = await caller_of(request)
-        given = circumstances(request, credential)
-        if spec.creates and "if-match" in request.headers:
-            raise Problem(MALFORMED_REQUEST, "If-Match has no meaning for a command that creates something.")
-        command = spec.model.model_validate_json(await json_body(request))
-        desk = await request.app.state.desks.of(credential.workspace)
-        target = None if spec.creates else await desk.resolve(spec.kind, request.path_params[spec.kind])
-        outcome = await execute(desk, given, spec, target, command)
+        try:
+            given = circumstances(request, credential)
+            if spec.creates and "if-match" in request.headers:
+                detail = "If-Match has no meaning for a command that creates something."
+                raise Problem(MALFORMED_REQUEST, detail)  # noqa: TRY301 - it is counted with the others
+            command = spec.model.model_validate_json(await json_body(request))
+            desk = await request.app.state.desks.of(credential.workspace)
+            target = None if spec.creates else await desk.resolve(spec.kind, request.path_params[spec.kind])
+            outcome = await execute(desk, given, spec, target, command)
+        except Exception as failure:
+            count(credential.workspace, "refused" if is_the_callers(failure) else "failed")
+            raise
+        count(credential.workspace, "replayed" if outcome.replayed else "done" if outcome.changed else "unchanged")
         return answer(spec, target, outcome, await desk.workspace.log.epoch())
 
     carry_out.__name__ = f"{spec.kind}_{spec.name}".replace("-", "_")

@@ -9,7 +9,9 @@ from uuid import UUID, uuid4
 from starlette.requests import ClientDisconnect
 
 from api import problems
+from api.access import CREDENTIAL
 from storage.codec import UnreadableEvent
+from storage.metrics import UNREADABLE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +56,7 @@ class Framing:
                 logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
                 answer = problems.internal_error(str(request_id))
             elif isinstance(failure, UnreadableEvent):
+                UNREADABLE.labels(scope[CREDENTIAL].workspace, failure.reason).inc()
                 logger.error("request %s: %s", request_id, failure)  # noqa: TRY400 - it says where, which is all there is to know
             if started:
                 raise

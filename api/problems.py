@@ -265,6 +265,15 @@ def response_to(failure: Exception, instance: str) -> Response | None:
     return None if problem is None else problem.response(instance)
 
 
+def is_the_callers(failure: Exception) -> bool:
+    """Tell a request that was refused for what it asked from one that the desk could not carry out."""
+    problem = _problem_for(failure)
+    return isinstance(failure, Rejected) or (problem is not None and problem.kind.status < _FAULTS)
+
+
+_FAULTS: Final = 500
+
+
 def _problem_for(failure: Exception) -> Problem | None:
     if isinstance(failure, Problem):
         return failure

@@ -17,7 +17,9 @@ import uvloop
 from api.app import create_app
 from projections.registry import VIEWS
 from projections.runner import Runner
+from storage import metrics
 from storage.database import ROLE_NAMES, Database
+from storage.ending import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +124,8 @@ async def _run_part(
         if child:
             _end_with_parent(ending)
         database = await stack.enter_async_context(await Database.open(settings))
+        if child:
+            stack.push_async_callback(end, asyncio.create_task(metrics.keep_refreshed(database), name="metrics"))
         if part != "http":
             stop = asyncio.Event()
             running = asyncio.create_task(Runner(database, VIEWS).run(stop), name="views")
@@ -176,18 +180,19 @@ async def _supervise(
 ) -> None:
     """Keep one process for each part until asked to end; the embedded server is held meanwhile."""
     ending = _Ending()
-    with ending.on_signals(signal.SIGTERM, signal.SIGINT):
+    with ending.on_signals(signal.SIGTERM, signal.SIGINT), metrics.shared():
         async with settings.server_conninfo(ROLE_NAMES["application"]):
-            keepers = [asyncio.create_task(_keep(settings, listener, part, ending)) for part in parts]
+            named = [(part, f"{part}-{number}") for number, part in enumerate(parts, start=1)]
+            keepers = [asyncio.create_task(_keep(settings, listener, part, name, ending)) for part, name in named]
             ready()
             await ending.asked.wait()
             await asyncio.gather(*keepers)
 
 
-async def _keep(settings: Settings, listener: socket.socket | None, part: Part, ending: _Ending) -> None:
+async def _keep(settings: Settings, listener: socket.socket | None, part: Part, name: str, ending: _Ending) -> None:
     """Keep one process of a part running; end it when asked to."""
     while not ending.asked.is_set():
-        process = _start(settings, listener, part)
+        process = _start(settings, listener, part, name)
         ended = asyncio.create_task(_ended(process))
         asked = asyncio.create_task(ending.asked.wait())
         await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -204,11 +209,12 @@ async def _keep(settings: Settings, listener: socket.socket | None, part: Part, 
                 await asyncio.wait_for(ending.asked.wait(), RESTART_PAUSE)
         asked.cancel()
         process.join()
+        metrics.ended(name)
 
 
-def _start(settings: Settings, listener: socket.socket | None, part: Part) -> SpawnProcess:
+def _start(settings: Settings, listener: socket.socket | None, part: Part, name: str) -> SpawnProcess:
     process = multiprocessing.get_context("spawn").Process(
-        target=_child, args=(settings, listener if part == "http" else None, part), name=part
+        target=_child, args=(settings, listener if part == "http" else None, part), name=name
     )
     # Ctrl-C reaches the whole group of a terminal; who inherits "ignore" leaves the ending to this process.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

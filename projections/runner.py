@@ -18,7 +18,9 @@ from psycopg.sql import SQL, Identifier
 from projections import bookkeeping
 from projections.bookkeeping import LEASE_SECONDS, LIVE, LostOwnership
 from projections.page import Page
+from storage.codec import UnreadableEvent
 from storage.ending import end
+from storage.metrics import UNREADABLE
 from storage.releases import told_in_full
 
 if TYPE_CHECKING:
@@ -257,6 +259,8 @@ async def take_in(workspace: Workspace, view: View, page: Page, start: int, stop
             raise
         if stop - start == 1:
             row = page.rows[start]
+            if isinstance(error, UnreadableEvent):
+                UNREADABLE.labels(workspace.name, error.reason).inc()
             message = f"{type(error).__name__}: {await told_in_full(workspace, error)}"
             logger.error("%s: %s stopped at event %d: %s", workspace.name, view.label, row.position, message)  # noqa: TRY400
             await bookkeeping.stop(

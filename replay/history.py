@@ -19,6 +19,7 @@ from domain.ticket_events import (
 )
 from replay.stream import NoSuchStream, legible
 from storage.codec import BrokenStream, UnreadableEvent, decode
+from storage.metrics import UNREADABLE
 from storage.releases import told_in_full
 
 if TYPE_CHECKING:
@@ -159,6 +160,8 @@ async def history(
     events, unreadable = await legible(workspace, rows)
     if unreadable and not marked:
         raise unreadable[0]
+    for error in unreadable:
+        UNREADABLE.labels(workspace.name, error.reason).inc()
     names = await _names(workspace, events)
     entries = [_entry(event, names) for event in events]
     corrections = [entry.corrects for entry in entries if entry.corrects is not None]

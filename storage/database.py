@@ -172,6 +172,10 @@ class Database:
             found = self._workspaces.setdefault(name, Workspace(self, name, self._root))
         return found
 
+    def opened(self) -> list[Workspace]:
+        """Give the workspaces that this process has opened so far."""
+        return list(self._workspaces.values())
+
     async def workspaces(self) -> list[Workspace]:
         """Give every workspace, by name."""
         async with self.pool.connection() as connection:

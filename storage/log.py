@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,6 +15,7 @@ from storage.append import (
     APPEND,
     Appended,
     Conflict,
+    EventTooLarge,
     LogBusy,
     LogError,
     LogUnavailable,
@@ -22,6 +24,7 @@ from storage.append import (
     check_sizes,
     read_outcome,
 )
+from storage.metrics import LogMeter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -84,6 +87,7 @@ class Log:
         self._flusher: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._epoch: str | None = None
+        self._meter = LogMeter(workspace)
         name = Identifier(schema)
         self._sql_append = SQL(APPEND).format(schema=name).as_string()
         self._sql_note = SQL("SELECT {schema}.note_release(%s)").format(schema=name).as_string()
@@ -113,8 +117,9 @@ class Log:
 
         Raises EventTooLarge, LogBusy.
         """
-        check_sizes(submission.events, self._database.largest_event)
+        self._check(submission)
         if len(self._waiting) >= WAITING_COMMANDS:
+            self._meter.busy()
             message = f"{len(self._waiting)} commands are waiting for the log"
             raise LogBusy(message)
         future: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
@@ -122,6 +127,18 @@ class Log:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.create_task(self._flush(), name=f"append {self._workspace}")
         return future
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for an append."""
+        return len(self._waiting)
+
+    def _check(self, submission: Submission) -> None:
+        try:
+            check_sizes(submission.events, self._database.largest_event)
+        except EventTooLarge:
+            self._meter.too_large()
+            raise
 
     @asynccontextmanager
     async def exclusively(self) -> AsyncIterator[Callable[[Submission], Awaitable[Appended]]]:
@@ -139,7 +156,7 @@ class Log:
                 await connection.execute(self._sql_lock)
 
                 async def append(submission: Submission) -> Appended:
-                    check_sizes(submission.events, self._database.largest_event)
+                    self._check(submission)
                     cursor = await connection.execute(self._sql_append, arguments_of([submission]), binary=True)
                     outcome = read_outcome((await cursor.fetchall())[0])
                     if isinstance(outcome, LogError):
@@ -157,11 +174,14 @@ class Log:
             batch = self._next_batch()
             if not batch:
                 continue
+            began = time.perf_counter()
             try:
                 outcomes = await self._append_batch([submission for submission, _ in batch])
             except Exception as error:  # noqa: BLE001 - each waiting caller gets the error, whatever it is
                 _settle(batch, [error] * len(batch))
                 continue
+            finally:
+                self._meter.appended(len(batch), time.perf_counter() - began)
             _settle(batch, outcomes)
             self._database.wake(self._workspace)
 
