@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.framing import stated
 from api.problems import FORBIDDEN, UNAUTHENTICATED, Problem
 from commands.catalogue import COMMANDS
 from domain.event import Role
@@ -92,12 +93,12 @@ class CredentialCheck:
 
     async def identify(self, request: Request) -> Credential:
         """Give the caller's credential. Raises Problem unauthenticated."""
-        stated = request.headers.getlist("authorization")
-        if not stated:
+        sent = stated(request.scope, b"authorization")
+        if not sent:
             raise _unauthenticated(_NOT_SENT, "")
-        if len(stated) > 1:
+        if len(sent) > 1:
             raise _unauthenticated(_SENT_TWICE, _INVALID_REQUEST)
-        scheme, _, token = stated[0].partition(" ")
+        scheme, _, token = sent[0].partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or len(token) > _LONGEST_SAID or _TOKEN.match(token) is None:
             raise _unauthenticated(_NOT_OURS, _INVALID_REQUEST)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import email.message
 from typing import TYPE_CHECKING
 
+from starlette.requests import ClientDisconnect
+
+from api.framing import stated
 from api.problems import BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:
@@ -43,29 +46,35 @@ async def attachment_body(request: Request) -> bytes:
 
 def content_type(request: Request) -> tuple[str, str | None]:
     """Give the media type (empty where there is none) and charset a request states, in lower case."""
-    stated = request.headers.get("content-type", "")
-    if not stated:
+    said = (stated(request.scope, b"content-type") or [""])[0]
+    if not said:
         return "", None
-    if stated.lower() == "application/json":
+    if said.lower() == "application/json":
         return "application/json", None
     message = email.message.Message()
-    message["content-type"] = stated
+    message["content-type"] = said
     charset = message.get_param("charset")
     return message.get_content_type(), charset.lower() if isinstance(charset, str) else None
 
 
 async def _bounded(request: Request, limit: int) -> bytes:
-    declared = request.headers.get("content-length", "")
+    declared = (stated(request.scope, b"content-length") or [""])[0]
     if declared.isascii() and declared.isdigit() and (len(declared) > LONGEST_LENGTH or int(declared) > limit):
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)
         chunks.append(chunk)
-    return b"".join(chunks)
+        more = message.get("more_body", False)
+    return b"".join(chunks) if len(chunks) > 1 else chunks[0]
 
 
 def _too_large(limit: int) -> Problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from api.framing import stated
 from api.problems import LOG_EPOCH_CHANGED, MALFORMED_REQUEST, Problem
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def parse_position(text: str) -> PositionToken:
 
 def expected_version(request: Request) -> int | None:
     """Give the version that `If-Match` asks for; None where any will do. Raises Problem malformed-request."""
-    stated = _single(request, "if-match")
+    stated = _single(request, b"if-match")
     if stated is None or stated == "*":
         return None
     match = _VERSION_TAG.match(stated)
@@ -54,14 +55,14 @@ def expected_version(request: Request) -> int | None:
 
 def idempotency_key(request: Request) -> str | None:
     """Give the key that makes repeating this request safe, if any. Raises Problem malformed-request."""
-    stated = _single(request, "idempotency-key")
+    stated = _single(request, b"idempotency-key")
     if stated is not None and _KEY.match(stated) is None:
         raise Problem(MALFORMED_REQUEST, "Idempotency-Key is 1 to 255 visible ASCII characters, without spaces.")
     return stated
 
 
-def _single(request: Request, name: str) -> str | None:
-    values = request.headers.getlist(name)
+def _single(request: Request, name: bytes) -> str | None:
+    values = stated(request.scope, name)
     if len(values) > 1:
-        raise Problem(MALFORMED_REQUEST, f"The header {name} was sent {len(values)} times.")
+        raise Problem(MALFORMED_REQUEST, f"The header {name.decode()} was sent {len(values)} times.")
     return values[0].strip() if values else None

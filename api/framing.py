@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
@@ -20,6 +21,23 @@ logger = logging.getLogger("ledgerdesk.http")
 
 REQUEST_ID = "desk.request_id"
 """Where a request's id lies in its scope."""
+
+
+_HEADERS = "desk.headers"
+
+
+def stated(scope: Scope, name: bytes) -> list[str]:
+    """Give every value that a request states for a header; `name` is in lower case.
+
+    The headers are sorted out once a request: the framework's own look-up goes through all of them every time.
+    """
+    headers: dict[bytes, list[bytes]] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = {}
+        for key, value in scope["headers"]:
+            headers.setdefault(key, []).append(value)
+    found = headers.get(name)
+    return [] if found is None else [value.decode("latin-1") for value in found]
 
 
 class Framing:
@@ -64,10 +82,7 @@ class Framing:
 
 
 def _request_id(scope: Scope) -> UUID:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            try:
-                return UUID(value.decode("ascii"))
-            except ValueError:
-                break
+    for value in stated(scope, b"x-request-id")[:1]:
+        with suppress(ValueError):
+            return UUID(value)
     return uuid4()

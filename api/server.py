@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import socket
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import uvicorn
 import uvloop
@@ -22,7 +22,7 @@ from storage.database import ROLE_NAMES, Database
 from storage.ending import end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, MutableSequence, Sequence
     from multiprocessing.context import SpawnProcess
 
     from storage.settings import Settings
@@ -31,6 +31,8 @@ logger = logging.getLogger("ledgerdesk.server")
 
 BACKLOG: Final = 2048
 GRACE_SECONDS: Final = 15  # commands under way end in milliseconds; a slow download may take longer and is cut
+ACCEPT_DEFERENCE: Final = 0.002  # seconds in which a process with fewer connections is let first
+ACCEPT_PAUSE: Final = 0.1  # seconds before a connection is taken again after the process ran out of descriptors
 RESTART_PAUSE: Final = 1.0  # seconds before a process that died is replaced, so that a broken one does not spin
 
 Part = Literal["http", "views", "both"]
@@ -65,12 +67,14 @@ async def serve(
     With one worker everything runs in this process; with more, each worker and the views have their own.
     Without a listener only the views are kept up. `ready` is called once all of it runs.
     """
-    if listener is None or workers == 1:
-        part: Part = "views" if listener is None else "both" if views else "http"
-        await _run_part(settings, listener, part, ready)
+    if listener is None:
+        await _run_part(settings, None, "views", ready)
+    elif workers == 1:
+        await _run_part(settings, _Door(listener, [0], 0), "both" if views else "http", ready)
     else:
-        parts: list[Part] = ["http"] * workers
-        await _supervise(settings, listener, [*parts, "views"] if views else parts, ready)
+        counts = multiprocessing.get_context("spawn").RawArray("i", workers)
+        parts: list[tuple[Part, _Door | None]] = [("http", _Door(listener, counts, place)) for place in range(workers)]
+        await _supervise(settings, [*parts, ("views", None)] if views else parts, ready)
 
 
 def event_loop() -> asyncio.Runner:
@@ -79,12 +83,98 @@ def event_loop() -> asyncio.Runner:
 
 
 class _HttpServer(uvicorn.Server):
-    """Leaves the signals to this module, so that everything else is tidied up as well."""
+    """Leaves the signals to this module, and takes connections one by one, so that processes share them fairly."""
+
+    def __init__(self, config: uvicorn.Config, door: _Door) -> None:
+        super().__init__(config)
+        self._door = door
+        self._connecting: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Take no signal."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections from `sockets`, which are listening."""
+        await super().startup(sockets=[])
+        loop = asyncio.get_running_loop()
+        for listener in sockets or ():
+            loop.add_reader(listener, self._come, loop, listener)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and finish those there are."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or ():
+            loop.remove_reader(listener)
+        await super().shutdown(sockets)
+
+    def _come(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        """Take one connection, unless another process has fewer: that one is given time to be first.
+
+        The kernel wakes every process that listens, and the same one is first every time: it would get all of the
+        connections, and keep them for as long as they are kept open.
+        """
+        if self._door.spared(len(self.server_state.connections) + len(self._connecting)):
+            self._pause(loop, listener, ACCEPT_DEFERENCE, self._accept)
+        else:
+            self._accept(loop, listener)
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another process was first, or the caller has gone again
+        except OSError as error:
+            # Out of descriptors or memory: what waits keeps waiting, and this process must not spin meanwhile.
+            logger.error("no connection can be taken: %s", error.strerror)  # noqa: TRY400
+            self._pause(loop, listener, ACCEPT_PAUSE, self._come)
+            return
+        connection.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+        task = loop.create_task(self._connect(loop, connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    def _pause(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        seconds: float,
+        then: Callable[[asyncio.AbstractEventLoop, socket.socket], None],
+    ) -> None:
+        loop.remove_reader(listener)
+
+        def go_on() -> None:
+            if not self.should_exit:
+                loop.add_reader(listener, self._come, loop, listener)
+                then(loop, listener)
+
+        loop.call_later(seconds, go_on)
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+        try:
+            await loop.connect_accepted_socket(self._protocol, connection)
+        except OSError:
+            connection.close()
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+class _Door(NamedTuple):
+    """The listening socket of this process, and how many connections each of those has that listen at it as well."""
+
+    listener: socket.socket
+    counts: MutableSequence[int]
+    place: int
+
+    def spared(self, own: int) -> bool:
+        """Tell whether another process should take the next connection; `own` is how many this one has."""
+        self.counts[self.place] = own
+        return own > min(self.counts)
 
 
 class _Ending:
@@ -115,7 +205,7 @@ class _Ending:
 
 
 async def _run_part(
-    settings: Settings, listener: socket.socket | None, part: Part, ready: Callable[[], None], *, child: bool = False
+    settings: Settings, door: _Door | None, part: Part, ready: Callable[[], None], *, child: bool = False
 ) -> None:
     ending = _Ending()
     numbers = (signal.SIGTERM,) if child else (signal.SIGTERM, signal.SIGINT)
@@ -131,14 +221,14 @@ async def _run_part(
             running = asyncio.create_task(Runner(database, VIEWS).run(stop), name="views")
             running.add_done_callback(lambda _: ending.ask())
             stack.push_async_callback(_finish, running, stop)
-        if listener is None or part == "views":
+        if door is None or part == "views":
             ready()
             await ending.asked.wait()
         else:
-            ending.server = _HttpServer(_http_config(database))
+            ending.server = _HttpServer(_http_config(database), door)
             ending.server.should_exit = ending.asked.is_set()
             ready()
-            await ending.server.serve(sockets=[listener])
+            await ending.server.serve(sockets=[door.listener])
 
 
 def _http_config(database: Database) -> uvicorn.Config:
@@ -175,24 +265,24 @@ def _end_with_parent(ending: _Ending) -> None:
         loop.add_reader(sentinel, orphaned)
 
 
-async def _supervise(
-    settings: Settings, listener: socket.socket | None, parts: list[Part], ready: Callable[[], None]
-) -> None:
+async def _supervise(settings: Settings, parts: Sequence[tuple[Part, _Door | None]], ready: Callable[[], None]) -> None:
     """Keep one process for each part until asked to end; the embedded server is held meanwhile."""
     ending = _Ending()
     with ending.on_signals(signal.SIGTERM, signal.SIGINT), metrics.shared():
         async with settings.server_conninfo(ROLE_NAMES["application"]):
-            named = [(part, f"{part}-{number}") for number, part in enumerate(parts, start=1)]
-            keepers = [asyncio.create_task(_keep(settings, listener, part, name, ending)) for part, name in named]
+            keepers = [
+                asyncio.create_task(_keep(settings, door, part, f"{part}-{number}", ending))
+                for number, (part, door) in enumerate(parts, start=1)
+            ]
             ready()
             await ending.asked.wait()
             await asyncio.gather(*keepers)
 
 
-async def _keep(settings: Settings, listener: socket.socket | None, part: Part, name: str, ending: _Ending) -> None:
+async def _keep(settings: Settings, door: _Door | None, part: Part, name: str, ending: _Ending) -> None:
     """Keep one process of a part running; end it when asked to."""
     while not ending.asked.is_set():
-        process = _start(settings, listener, part, name)
+        process = _start(settings, door, part, name)
         ended = asyncio.create_task(_ended(process))
         asked = asyncio.create_task(ending.asked.wait())
         await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
@@ -212,10 +302,8 @@ async def _keep(settings: Settings, listener: socket.socket | None, part: Part, 
         metrics.ended(name)
 
 
-def _start(settings: Settings, listener: socket.socket | None, part: Part, name: str) -> SpawnProcess:
-    process = multiprocessing.get_context("spawn").Process(
-        target=_child, args=(settings, listener if part == "http" else None, part), name=name
-    )
+def _start(settings: Settings, door: _Door | None, part: Part, name: str) -> SpawnProcess:
+    process = multiprocessing.get_context("spawn").Process(target=_child, args=(settings, door, part), name=name)
     # Ctrl-C reaches the whole group of a terminal; who inherits "ignore" leaves the ending to this process.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -225,10 +313,10 @@ def _start(settings: Settings, listener: socket.socket | None, part: Part, name:
     return process
 
 
-def _child(settings: Settings, listener: socket.socket | None, part: Part) -> None:
+def _child(settings: Settings, door: _Door | None, part: Part) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     with event_loop() as runner:
-        runner.run(_run_part(settings, listener, part, _nothing, child=True))
+        runner.run(_run_part(settings, door, part, _nothing, child=True))
 
 
 def _nothing() -> None:

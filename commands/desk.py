@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -18,13 +17,14 @@ from domain.ticket import Ticket
 from storage.codec import UnfitEvent, decode, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from storage.append import Appended
     from storage.database import Workspace
     from storage.log import StoredRow
 
 AGGREGATES_HELD: Final = 10_000  # some 3 KB each
+WAITING_BYTES: Final = 64 * 1024 * 1024  # of commands that wait at once, as they came in
 LONGEST_NUMBER: Final = 18  # digits of a bigint that cannot overflow
 
 Kind = Literal["ticket", "customer", "agent", "team"]
@@ -57,6 +57,8 @@ class Desk:
         self._held: OrderedDict[UUID, Held] = OrderedDict()
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[bytes, asyncio.Event] = {}
+        self._inside = 0
+        self._inside_bytes = 0
 
     async def load(self, cls: type[A], stream: UUID) -> A:
         """Give an aggregate as of now, or a little before: for showing, not for deciding. Raises NotFound."""
@@ -125,29 +127,34 @@ class Desk:
         """Give the stream that holds a claimed value, or None."""
         return await self.workspace.log.owner_of(kind, self.claim_key(kind, value))
 
-    @asynccontextmanager
-    async def turn(self, stream: UUID) -> AsyncIterator[None]:
-        """Let commands of this process on one stream decide one after the other, so that they do not collide."""
+    def admit(self, size: int) -> None:
+        """Let one more command in; `leave` must follow. Raises LogBusy when as many wait as may."""
+        if self._inside >= self.workspace.log.waiting_commands or self._inside_bytes + size > WAITING_BYTES:
+            raise self.workspace.log.busy(self._inside)
+        self._inside += 1
+        self._inside_bytes += size
+
+    def leave(self, size: int) -> None:
+        """Let a command out that was admitted with this size."""
+        self._inside -= 1
+        self._inside_bytes -= size
+
+    def turn(self, stream: UUID) -> asyncio.Lock:
+        """Give the lock by which commands of this process on one stream decide one after the other."""
         lock = self._turns.get(stream)
         if lock is None:
             lock = self._turns[stream] = asyncio.Lock()
-        async with lock:
-            yield
+        return lock
 
-    @asynccontextmanager
-    async def once(self, key: bytes | None) -> AsyncIterator[None]:
-        """Let a second request with the same key wait until the first has its outcome."""
-        if key is None:
-            yield
-            return
+    async def begin(self, key: bytes) -> None:
+        """Be the only request with this key until `finish`; a second one waits until the first has its outcome."""
         while (first := self._under_way.get(key)) is not None:
             await first.wait()
-        done = self._under_way[key] = asyncio.Event()
-        try:
-            yield
-        finally:
-            del self._under_way[key]
-            done.set()
+        self._under_way[key] = asyncio.Event()
+
+    def finish(self, key: bytes) -> None:
+        """Let a request with the same key go on."""
+        self._under_way.pop(key).set()
 
     def take(
         self, changed: Sequence[Aggregate], guards: Mapping[UUID, int], appended: Appended, events: Mapping[UUID, int]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
@@ -140,6 +140,7 @@ class _Attempt:
     decision: Decision
     refusal: Exception | None = None
     offsets: dict[UUID, int] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID | None, command: Command) -> Outcome:
@@ -151,32 +152,60 @@ async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID 
     """
     if request.caller.role not in spec.roles:
         raise Forbidden(request.caller.role, spec.name)
-    keyring = desk.workspace.keyring
     stream = target if target is not None else _stream_for(spec, request, command)
     key = body = None
     if request.key is not None:
-        key = keyring.digest("command", request.caller.credential_id.bytes + request.key.encode())
-        said = (spec.kind, spec.name, target, command.model_dump(mode="json"))
-        body = keyring.digest("body", to_json(said))
-    async with desk.once(key), desk.turn(stream):
+        digest = desk.workspace.keyring.digest
+        key = digest("command", request.caller.credential_id.bytes + request.key.encode())
+        body = digest(
+            f"body {spec.kind} {spec.name} {target}",
+            command.__pydantic_serializer__.to_json(command, exclude_defaults=True),
+        )
+    job = _Job(desk, request, spec, stream, command, key, body)
+    desk.admit(request.size)
+    try:
+        if key is None:
+            return await _in_turn(job)
+        await desk.begin(key)
+        try:
+            return await _in_turn(job)
+        finally:
+            desk.finish(key)
+    finally:
+        desk.leave(request.size)
+
+
+class _Job(NamedTuple):
+    desk: Desk
+    request: Request
+    spec: CommandSpec
+    stream: UUID
+    command: Command
+    key: bytes | None
+    body: bytes | None
+
+
+async def _in_turn(job: _Job) -> Outcome:
+    desk, log = job.desk, job.desk.workspace.log
+    async with desk.turn(job.stream):
         for _ in range(ATTEMPTS):
-            attempt = await _attempt(desk, request, spec, stream, command, key, body)
+            attempt = await _attempt(job)
             try:
-                appended = await desk.workspace.log.append(attempt.submission)
+                appended = await log.submit(attempt.submission)
             except Conflict as conflict:
-                if spec.creates and conflict.stream == stream:
-                    message = f"there is a {spec.kind} {stream} already"
-                    raise AlreadyExists(message, id=str(stream)) from None
+                if job.spec.creates and conflict.stream == job.stream:
+                    message = f"there is a {job.spec.kind} {job.stream} already"
+                    raise AlreadyExists(message, id=str(job.stream)) from None
                 await desk.held(Aggregate, conflict.stream, fresh=True)
             except Claimed as claimed:
                 raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
             else:
                 return _settled(desk, attempt, appended)
         # Second too often, so the others are kept waiting for this once.
-        async with desk.workspace.log.exclusively() as append:
+        async with log.exclusively() as append:
             for seen in attempt.decision.guards:
                 await desk.held(Aggregate, seen, fresh=True)
-            attempt = await _attempt(desk, request, spec, stream, command, key, body)
+            attempt = await _attempt(job)
             try:
                 appended = await append(attempt.submission)
             except Claimed as claimed:
@@ -184,15 +213,8 @@ async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID 
         return _settled(desk, attempt, appended)
 
 
-async def _attempt(
-    desk: Desk,
-    request: Request,
-    spec: CommandSpec,
-    stream: UUID,
-    command: Command,
-    key: bytes | None,
-    body: bytes | None,
-) -> _Attempt:
+async def _attempt(job: _Job) -> _Attempt:
+    desk, request, spec, stream, command, key, body = job
     decision = Decision(desk, request, getattr(command, "reason", None))
     target: Aggregate | None = None
     refusal: Exception | None = None
@@ -219,13 +241,13 @@ async def _attempt(
     for offset, event in enumerate(events):
         offsets.setdefault(event.stream, offset)
     target = cast("Aggregate", target)
-    outcome = {"stream": target.id, "version": target.version, "changed": bool(events)}
+    outcome: dict[str, Any] = {"stream": target.id, "version": target.version, "changed": bool(events)}
     if isinstance(target, Ticket):
         # A new ticket's number is the position that its opening gets, which only the log knows.
         known = desk.first_position(target.id)
         outcome |= {"opening": offsets[target.id]} if known is None else {"number": known}
     submission = Submission(events, decision.guards, decision.claims, key, body, to_json(outcome))
-    return _Attempt(submission, decision, offsets=offsets)
+    return _Attempt(submission, decision, None, offsets, outcome)
 
 
 def _stream_for(spec: CommandSpec, request: Request, command: Command) -> UUID:
@@ -240,21 +262,18 @@ def _check_reach(caller: Caller, target: Aggregate) -> None:
 
 
 def _settled(desk: Desk, attempt: _Attempt, appended: Appended) -> Outcome:
-    if not appended.replayed:
+    if appended.replayed:
+        result = from_json(appended.result or b"{}")
+        result["stream"] = UUID(result["stream"])
+    else:
         if attempt.refusal is not None:
             raise attempt.refusal
         desk.take(attempt.decision.changed, attempt.decision.guards, appended, attempt.offsets)
-    return _outcome(appended)
-
-
-def _outcome(appended: Appended) -> Outcome:
-    result = from_json(appended.result or b"{}")
+        result = attempt.outcome
     number = result.get("number")
     if number is None and "opening" in result:
         number = appended.first_position + result["opening"]
-    return Outcome(
-        UUID(result["stream"]), result["version"], appended.position, result["changed"], appended.replayed, number
-    )
+    return Outcome(result["stream"], result["version"], appended.position, result["changed"], appended.replayed, number)
 
 
 def allowed_commands(caller: Caller, ticket: Ticket) -> list[str]:

@@ -75,7 +75,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The circumstances of one command, as the edge knows them. `at` is aware; ids are made at the edge."""
+    """The circumstances of one command, as the edge knows them. `at` is aware; ids are made at the edge.
+
+    `size` is how many bytes it came in, which count against what may wait at once.
+    """
 
     caller: Caller
     at: datetime
@@ -84,6 +87,7 @@ class Request:
     causation_id: UUID | None = None
     expected_version: int | None = None
     key: str | None = None
+    size: int = 0
     new_id: Callable[[], UUID] = uuid4
 
 

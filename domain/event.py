@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_args
 from uuid import UUID
 
@@ -155,6 +156,8 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
     SEALED: ClassVar[type[str]] = Sealed
     """The type under which storage passes a personal value that it has not opened, or that is gone."""
 
+    _SUBJECTS: ClassVar[dict[str, Callable[[Any], Any]]] = {}
+    """How to find the person whom each personal field is about."""
     _OUTSIDE: ClassVar[set[str]]
     """What the stored state leaves out: the columns of the log and the personal values."""
     _ABSENT: ClassVar[dict[str, None]]
@@ -180,6 +183,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
             for marker in field.metadata
             if isinstance(marker, Personal)
         }
+        cls._SUBJECTS = {name: attrgetter(path) for name, path in cls.PERSONAL.items()}
         cls._OUTSIDE = {"originator_id", "originator_version", *cls.PERSONAL}
         cls._ABSENT = {name: None for name, field in cls.model_fields.items() if _accepts_none(field.annotation)}
         cls._UPCASTERS = tuple(
@@ -236,13 +240,12 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
 
     def data_subjects(self) -> set[UUID]:
         """Name the persons whom the personal values of this event are about."""
-        return {self.subject_of(name) for name in self.PERSONAL if getattr(self, name) is not None}
+        values = self.__dict__
+        return {self.subject_of(name) for name in self._SUBJECTS if values[name] is not None}
 
     def subject_of(self, field: str) -> UUID:
         """Name the person whom personal `field` is about."""
-        value: Any = self
-        for part in self.PERSONAL[field].split("."):
-            value = getattr(value, part)
+        value = self._SUBJECTS[field](self)
         if not isinstance(value, UUID):
             message = f"{type(self).__name__}.{field}: {self.PERSONAL[field]} is {value!r}, not the id of a person"
             raise TypeError(message)

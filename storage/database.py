@@ -19,6 +19,7 @@ from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 from storage.programs import EmbeddedServerError
 from storage.releases import installed_release
+from storage.settings import WAITING_COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -75,10 +76,12 @@ class Database:
         root: bytes,
         pool_size: int = 8,
         largest_event: int = LARGEST_EVENT,
+        waiting_commands: int = WAITING_COMMANDS,
         release: str | None = None,
     ) -> None:
         self.conninfo = conninfo
         self.largest_event = largest_event
+        self.waiting_commands = waiting_commands
         self.release = installed_release() if release is None else release
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
             conninfo,
@@ -87,6 +90,7 @@ class Database:
             max_size=pool_size,
             open=False,
             timeout=CONNECT_TIMEOUT,
+            max_waiting=waiting_commands,
             # A server that restarted leaves dead connections behind; one round trip finds out before a command does.
             check=None,
         )
@@ -116,6 +120,7 @@ class Database:
                 pool_size=pool_size or settings.pool_size,
                 largest_event=settings.largest_event,
                 release=settings.release,
+                waiting_commands=settings.waiting_commands,
             )
             database._stack = stack
             await database.start()

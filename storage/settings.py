@@ -29,6 +29,9 @@ WATCH_SECONDS: Final = 0.5  # between two looks whether the embedded server is s
 LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE", "PGDATABASE")
 """Each of these names a server; PGUSER, PGPASSWORD and the like only say how to enter one."""
 
+WAITING_COMMANDS: Final = 2_000
+"""As many as a process carries out in about a second: who comes later than that is better told so at once."""
+
 WORKSPACE_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """What a workspace may be called: it names a Postgres schema and stands in addresses."""
 
@@ -53,6 +56,8 @@ class Settings:
     port: int = 8000
     pool_size: int = 10
     """Connections one process may open."""
+    waiting_commands: int = WAITING_COMMANDS
+    """Commands that may wait in one process at once; more are told to come again."""
     workers: int = 1
     """Processes that serve HTTP."""
     largest_event: int = LARGEST_EVENT
@@ -84,6 +89,7 @@ class Settings:
             host=given.get("DESK_HOST", "127.0.0.1"),
             port=_whole_number(given, "DESK_PORT", 8000, 0, 65535),
             pool_size=_whole_number(given, "DESK_POOL_SIZE", 10, 1, 1000),
+            waiting_commands=_whole_number(given, "DESK_WAITING_COMMANDS", WAITING_COMMANDS, 1, 1_000_000),
             workers=_whole_number(given, "DESK_WORKERS", 1, 1, 64),
             largest_event=_whole_number(given, "DESK_LARGEST_EVENT", LARGEST_EVENT, 4096, 256 * 1024 * 1024),
             release=_release(given.get("DESK_RELEASE")),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,53 @@ def test_workers_share_an_address_and_end_with_their_parent(environment: dict[st
         assert len(page.json()["items"]) == 20
         stop(process)
     assert nobody_listens(address)
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="only /proc tells whose a connection is")
+def test_workers_take_about_as_many_connections_each(environment: dict[str, str]) -> None:
+    with running(environment, "serve", "--workers", "2") as (process, address, _):
+        port = int(address.rpartition(":")[2])
+        deadline = time.monotonic() + PATIENCE
+        counts = [0]
+        while 0 in counts:  # one may still be starting
+            assert time.monotonic() < deadline
+            with connected(port, 4):
+                counts = connections_of_workers(process.pid, port)
+        with connected(port, 40):
+            counts = connections_of_workers(process.pid, port)
+            assert sum(counts) >= 40
+            assert min(counts) >= 10, counts
+        stop(process)
+
+
+@contextmanager
+def connected(port: int, number: int) -> Iterator[None]:
+    """Keep connections open, one made after the other, each of which was answered."""
+    with ExitStack() as stack:
+        for _ in range(number):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        yield
+
+
+def connections_of_workers(server: int, port: int) -> list[int]:
+    """Count the connections that each of two processes that serve HTTP has; those are started before the views'."""
+    established, local = "01", f":{port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{line[9]}]" for line in lines if line[3] == established and line[1].endswith(local)}
+    children = map(int, Path(f"/proc/{server}/task/{server}/children").read_text().split())
+    workers = [child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()][:2]
+    return [sum(held in sockets for held in open_files(worker)) for worker in workers]
+
+
+def open_files(process: int) -> list[str]:
+    """Name what a process has open."""
+    found = []
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(str(descriptor.readlink()))
+    return found
 
 
 def test_workers_do_not_outlive_a_parent_that_was_killed(environment: dict[str, str]) -> None:

@@ -296,7 +296,7 @@ async def test_a_stalled_database_bounds_the_queue_and_every_caller_gets_an_answ
     alpha: Workspace, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_module, "APPEND_TIMEOUT", 0.3)
-    monkeypatch.setattr(log_module, "WAITING_COMMANDS", 5)
+    alpha.log.waiting_commands = 5
     assert settings.database_url is not None
     async with await psycopg.AsyncConnection.connect(settings.database_url) as blocker:
         await blocker.execute("LOCK TABLE ws_alpha.events IN ACCESS EXCLUSIVE MODE")
