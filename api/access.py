@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.framing import stated
+from api.headers import stated
 from api.problems import FORBIDDEN, UNAUTHENTICATED, Problem
 from commands.catalogue import COMMANDS
 from domain.event import Role

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect
 
-from api.framing import stated
+from api.headers import stated
 from api.problems import BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, Problem
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from api.conditions import expected_version, idempotency_key
-from api.framing import REQUEST_ID, stated
+from api.framing import REQUEST_ID
+from api.headers import stated
 from commands.request import Caller, Request
 from domain.event import Channel, Role
 

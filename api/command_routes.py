@@ -13,7 +13,8 @@ from api.access import DirectRoute, caller_of
 from api.bodies import json_body
 from api.callers import circumstances
 from api.conditions import position_text
-from api.framing import Framing, stated
+from api.framing import Framing
+from api.headers import stated
 from api.problems import MALFORMED_REQUEST, Problem, is_the_callers
 from commands.catalogue import COMMANDS
 from commands.execution import execute

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from api.framing import stated
+from api.headers import stated
 from api.problems import LOG_EPOCH_CHANGED, MALFORMED_REQUEST, Problem
 
 if TYPE_CHECKING:

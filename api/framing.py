@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from api import problems
 from api.access import CREDENTIAL
+from api.headers import stated
 from storage.codec import UnreadableEvent
 from storage.metrics import UNREADABLE
 
@@ -21,23 +22,6 @@ logger = logging.getLogger("ledgerdesk.http")
 
 REQUEST_ID = "desk.request_id"
 """Where a request's id lies in its scope."""
-
-
-_HEADERS = "desk.headers"
-
-
-def stated(scope: Scope, name: bytes) -> list[str]:
-    """Give every value that a request states for a header; `name` is in lower case.
-
-    The headers are sorted out once a request: the framework's own look-up goes through all of them every time.
-    """
-    headers: dict[bytes, list[bytes]] | None = scope.get(_HEADERS)
-    if headers is None:
-        headers = scope[_HEADERS] = {}
-        for key, value in scope["headers"]:
-            headers.setdefault(key, []).append(value)
-    found = headers.get(name)
-    return [] if found is None else [value.decode("latin-1") for value in found]
 
 
 class Framing:
