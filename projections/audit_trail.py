@@ -7,7 +7,6 @@ from datetime import datetime  # noqa: TC003 - part of the public row
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID  # noqa: TC003 - part of the public row
 
-from domain.event import Change
 from projections.listing import Listing, Sort, Where, list_rows
 from projections.table import Column, Row, Rows, Table
 from projections.view import View
@@ -58,8 +57,6 @@ SORTS: Final[dict[str, Sort]] = {
     "oldest": Sort(("position", "ordinal")),
 }
 
-_NO_CHANGE: Final = (Change(None, None, None),)  # type: ignore[arg-type] # an event that changed no field has a row too
-
 
 def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: ARG001 - rows are only ever added
     """Write out every event's changes; an event that changed no field gets one row without a field."""
@@ -67,31 +64,38 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: ARG001 - ro
     for event, position, recorded_at in recorded:
         by = event.by
         topic = event.TOPIC
-        for ordinal, change in enumerate(event.changes() or _NO_CHANGE, start=1):
-            personal = change.personal
-            added[position, ordinal] = {
-                "position": position,
-                "ordinal": ordinal,
-                "stream": event.originator_id,
-                "version": event.originator_version,
-                "kind": topic.partition(".")[0],
-                "topic": topic,
-                "occurred_at": event.timestamp,
-                "recorded_at": recorded_at,
-                "actor_id": by.actor_id,
-                "role": by.role,
-                "on_behalf_of": by.on_behalf_of,
-                "channel": by.channel,
-                "client": by.client,
-                "correlation_id": by.correlation_id,
-                "field": change.field,
-                "old": None if personal else change.old,
-                "new": None if personal else change.new,
-                "old_sealed": change.old if personal else None,
-                "new_sealed": change.new if personal else None,
-                "reason_sealed": event.reason,
-                "source_address_sealed": event.source_address,
-            }
+        of_event = {
+            "position": position,
+            "ordinal": 1,
+            "stream": event.originator_id,
+            "version": event.originator_version,
+            "kind": topic.partition(".")[0],
+            "topic": topic,
+            "occurred_at": event.timestamp,
+            "recorded_at": recorded_at,
+            "actor_id": by.actor_id,
+            "role": by.role,
+            "on_behalf_of": by.on_behalf_of,
+            "channel": by.channel,
+            "client": by.client,
+            "correlation_id": by.correlation_id,
+            "field": None,
+            "old": None,
+            "new": None,
+            "old_sealed": None,
+            "new_sealed": None,
+            "reason_sealed": event.reason,
+            "source_address_sealed": event.source_address,
+        }
+        added[position, 1] = of_event
+        for ordinal, (field, old, new, personal) in enumerate(event.changes(), start=1):
+            row = of_event if ordinal == 1 else of_event.copy()
+            row["ordinal"] = ordinal
+            row["field"] = field
+            # Those of the first change are in what was copied.
+            row["old"], row["old_sealed"] = (None, old) if personal else (old, None)
+            row["new"], row["new_sealed"] = (None, new) if personal else (new, None)
+            added[position, ordinal] = row
     return added
 
 

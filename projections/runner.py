@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 2.0  # between two renewals of the leases; also how soon a new workspace is found
 POLL_SECONDS: Final = 0.25  # a wake-up can be lost
-PAUSE_SECONDS: Final = 0.02  # after a page that was not full: lets events gather, so that commands keep the processor
+# After a page that was not full the runner rests as long as it worked: events gather, since many at once cost less than
+# one by one, and on a busy machine commands keep the processor.
+SHORTEST_PAUSE: Final = 0.005  # seconds
+LONGEST_PAUSE: Final = 0.1  # seconds; what is seen late is late by this at most, and by the work itself
 PRUNE_SECONDS: Final = 60.0
 ROTATE_SECONDS: Final = 3600.0  # the partitions of idempotency keys are a week each
 FIRST_PAGE: Final = 500
@@ -75,6 +78,7 @@ class Runner:
         try:
             while not stop.is_set():
                 self._woken.clear()
+                began = time.monotonic()
                 try:
                     busy = await self._round()
                 except Exception as error:
@@ -89,7 +93,8 @@ class Runner:
                 if busy is None:
                     await asyncio.sleep(0)
                 elif busy:
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    worked = time.monotonic() - began
+                    await asyncio.sleep(min(max(worked, SHORTEST_PAUSE), LONGEST_PAUSE))
                 else:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)

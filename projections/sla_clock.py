@@ -58,6 +58,7 @@ FINISHED: Final = frozenset({Status.SOLVED, Status.CLOSED})
 
 _POLICY: Final = sla.STANDARD
 _CARRIED: Final = ("status", "priority", "team_id", "agent_id")
+_METRICS: Final = tuple(Metric)
 _RUN_BY: Final = (happened.Replied, happened.CustomerMessageReceived, happened.PriorityChanged)
 
 
@@ -69,19 +70,23 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
     """
     draft = Draft(rows)
     for event, position, _ in recorded:
+        stream = event.originator_id
         if isinstance(event, happened.Opened):
-            for metric in Metric:
-                draft.put(_opened(event, metric, position), event.originator_id, metric)
-        else:
-            values = _told(event)
-            for metric in Metric:
-                row = draft.look(event.originator_id, metric)
-                if row is None:
-                    message = f"ticket {event.originator_id} has an event at position {position} but was never opened"
-                    raise ValueError(message)
-                changed = {**values, **_ran(row, metric, event)}
-                if any(row[name] != value for name, value in changed.items()):
-                    draft.get(event.originator_id, metric).update(changed, since=position)  # type: ignore[union-attr]
+            for metric in _METRICS:
+                draft.put(_opened(event, metric, position), stream, metric)
+            continue
+        told = _told(event)
+        for metric in _METRICS:
+            row = draft.look(stream, metric)
+            if row is None:
+                message = f"ticket {stream} has an event at position {position} but was never opened"
+                raise ValueError(message)
+            ran = _ran(row, metric, event)
+            changed = {**told, **ran} if ran else told
+            for name, value in changed.items():
+                if row[name] != value:
+                    draft.get(stream, metric).update(changed, since=position)  # type: ignore[union-attr]
+                    break
     return draft.changed
 
 

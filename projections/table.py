@@ -169,7 +169,7 @@ class Shelf:
                 values = [row[name] for name in names]
                 for place in json_places:
                     if values[place] is not None:
-                        values[place] = Jsonb(values[place])
+                        values[place] = Jsonb(values[place], to_json)
                 await copy.write_row(values)
 
 
