@@ -17,6 +17,7 @@ from api.problems import FORBIDDEN, UNAUTHENTICATED, Problem
 from commands.catalogue import COMMANDS
 from domain.event import Role
 from storage import credentials
+from storage.database import once_more
 
 if TYPE_CHECKING:
     from storage.credentials import Credential
@@ -154,11 +155,13 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             check: CredentialCheck = request.app.state.credential_check
-            credential = await check.identify(request)
+            credential = await once_more(lambda: check.identify(request))
             if Role(credential.role) not in allowed:
                 detail = f"The role {credential.role} may not do {operation}."
                 raise Problem(FORBIDDEN, detail, role=credential.role, command=operation)
             request.scope[CREDENTIAL] = credential
+            if request.method == "GET":
+                return await once_more(lambda: serve(request))
             return await serve(request)
 
         return guarded

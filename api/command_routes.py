@@ -12,7 +12,7 @@ from starlette.responses import Response
 from api.access import DirectRoute, caller_of
 from api.bodies import json_body
 from api.callers import circumstances
-from api.conditions import position_text
+from api.conditions import position_text, require_basis
 from api.framing import Framing
 from api.headers import stated
 from api.problems import MALFORMED_REQUEST, Problem, is_the_callers
@@ -128,6 +128,7 @@ def _endpoint(spec: CommandSpec) -> Callable[[Request], Coroutine[Any, Any, Resp
             given = circumstances(request, credential, len(body))
             command = spec.model.model_validate_json(body)
             desk = await request.app.state.desks.of(credential.workspace)
+            await require_basis(request, desk.workspace.log)
             target = None if spec.creates else await desk.resolve(spec.kind, request.path_params[spec.kind])
             outcome = await execute(desk, given, spec, target, command)
         except Exception as failure:
@@ -181,6 +182,7 @@ def _described(spec: CommandSpec) -> dict[str, Any]:
     """Describe a command for the schema by hand, as its body is read by hand."""
     parameters: list[dict[str, Any]] = [
         _header("Idempotency-Key", "Makes repeating safe: the same key and body give the first outcome again."),
+        _header("Log-Position", "What you had read: 409 where a failover or a restore has lost it since."),
         _header("X-Request-ID", "A UUID that ties this request's events together; one is made up where none is sent."),
     ]
     if not spec.creates:

@@ -11,6 +11,8 @@ from api.problems import LOG_EPOCH_CHANGED, MALFORMED_REQUEST, Problem
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from storage.log import Log
+
 _VERSION_TAG = re.compile(r'"([0-9]{1,18})"\Z')
 _KEY = re.compile(r"[\x21-\x7e]{1,255}\Z")
 _POSITION = re.compile(r"([0-9]{1,18})(?:\.([A-Za-z0-9_-]{1,64}))?\Z")
@@ -22,10 +24,11 @@ class PositionToken(NamedTuple):
     position: int
     epoch: str | None
 
-    def checked(self, epoch: str) -> int:
-        """Give the position, if it is one of the log of this epoch. Raises Problem log-epoch-changed."""
-        if self.epoch is not None and self.epoch != epoch:
-            raise Problem(LOG_EPOCH_CHANGED, f"The position is of epoch {self.epoch}; the log is now at {epoch}.")
+    async def checked(self, log: Log) -> int:
+        """Give the position, if the log still has what its epoch had there. Raises Problem log-epoch-changed."""
+        if self.epoch is not None and not await log.epochs.hold(self.position, self.epoch):
+            detail = f"What was at position {self.position} in epoch {self.epoch} is not in the log any more."
+            raise Problem(LOG_EPOCH_CHANGED, detail, epoch=await log.epoch())
         return self.position
 
 
@@ -59,6 +62,17 @@ def idempotency_key(request: Request) -> str | None:
     if stated is not None and _KEY.match(stated) is None:
         raise Problem(MALFORMED_REQUEST, "Idempotency-Key is 1 to 255 visible ASCII characters, without spaces.")
     return stated
+
+
+async def require_basis(request: Request, log: Log) -> None:
+    """Refuse a command that was decided on what the log has lost since: `Log-Position` says what the caller had read.
+
+    Versions may be given anew after a failover that lost events, so that If-Match alone may be true by accident. Raises
+    Problem malformed-request or log-epoch-changed.
+    """
+    basis = _single(request, b"log-position")
+    if basis is not None:
+        await parse_position(basis).checked(log)
 
 
 def _single(request: Request, name: bytes) -> str | None:

@@ -108,8 +108,16 @@ LOG_EPOCH_CHANGED: Final = _kind(
     "log-epoch-changed",
     HTTPStatus.CONFLICT,
     "The position belongs to an earlier log",
-    "The log was restored since this position or cursor was handed out, so the position may mean another event "
-    "now. Start again without it.",
+    "The log was restored, or a failover lost its last events, since this position was handed out, so that the position "
+    "may mean another event now. Start again without it: read again what you decide on, and repeat with the same "
+    "`Idempotency-Key` a command whose effect is gone.",
+)
+POSITION_NOT_IN_LOG: Final = _kind(
+    "position-not-in-log",
+    HTTPStatus.CONFLICT,
+    "The log does not have that position",
+    "`?after=` names a position beyond the end of the log (`head`). It was made up, or belongs to another log, or "
+    "events were lost. Start again without it.",
 )
 CURSOR_EXPIRED: Final = _kind(
     "cursor-expired",
@@ -409,7 +417,10 @@ _TOLD: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Callable
     (LogBusy, _plainly(BUSY, headers=SOON)),
     (EventTooLarge, _plainly(EVENT_TOO_LARGE, "size", "limit")),
     (UnreadableEvent, _unreadable),
-    ((LogUnavailable, DatabaseUnreachable, psycopg.OperationalError), _unavailable),
+    (
+        (LogUnavailable, DatabaseUnreachable, psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction),
+        _unavailable,
+    ),
     (HTTPException, _of_the_framework),
 )
 """What each failure is told as."""

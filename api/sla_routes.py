@@ -144,7 +144,7 @@ async def count_clocks(
     """Count the clocks that the list with the same filters has."""
     desk: Desk = await request.app.state.desks.of(credential.workspace)
     await wait_if_asked(request, desk, sla_clock.VIEW, after)
-    position = None if at is None else parse_position(at).checked(await desk.workspace.log.epoch())
+    position = None if at is None else await parse_position(at).checked(desk.workspace.log)
     now = as_of or datetime.now(UTC)
     found = await sla_clock.count_clocks(desk.workspace, clocks, now=now, at=position)
     counts = {str(state): number for state, number in found.counts.items()}

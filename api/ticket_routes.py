@@ -79,8 +79,8 @@ async def read_ticket(
     desk: Desk = await request.app.state.desks.of(credential.workspace)
     if len([moment for moment in (as_of, as_of_version, as_of_position) if moment is not None]) > 1:
         raise Problem(MALFORMED_REQUEST, "Give as_of, as_of_version or as_of_position, not several.")
-    epoch = await desk.workspace.log.epoch()
-    position = None if as_of_position is None else parse_position(as_of_position).checked(epoch)
+    log = desk.workspace.log
+    position = None if as_of_position is None else await parse_position(as_of_position).checked(log)
     moment = Moment(as_of_version, as_of, position)
     if moment.past and credential.role == Role.CUSTOMER:
         detail = "Customers read tickets as they are now."
@@ -88,7 +88,7 @@ async def read_ticket(
     stream = await visible_ticket(request, desk, ticket, credential)
     asking = caller(request, credential)
     told = await ticket_told(desk.workspace, stream, asking, moment, after=messages_after, limit=messages_limit)
-    headers = {"ETag": f'"{told.version}"', "Log-Position": position_text(told.position, epoch)}
+    headers = {"ETag": f'"{told.version}"', "Log-Position": position_text(told.position, await log.epoch())}
     return Response(told.model_dump_json(), headers=headers, media_type="application/json")
 
 

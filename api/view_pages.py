@@ -12,8 +12,9 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from api.conditions import parse_position, position_text
+from api.problems import POSITION_NOT_IN_LOG, Problem
 from projections.bookkeeping import ViewsNotReady
-from projections.waiting import wait_for
+from projections.waiting import NotReached, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,15 +55,22 @@ After = Annotated[
 async def wait_if_asked(request: Request, desk: Desk, view: View, after: str | None) -> None:
     """Wait until a view includes the position asked for, where one is.
 
-    Raises Problem malformed-request or log-epoch-changed, NotReached, ViewsNotReady.
+    Raises Problem malformed-request, log-epoch-changed or position-not-in-log, NotReached, ViewsNotReady.
     """
     if after is None:
         return
-    position = parse_position(after).checked(await desk.workspace.log.epoch())
+    log = desk.workspace.log
+    position = await parse_position(after).checked(log)
     deadline = time.monotonic() + request.app.state.longest_wait
     while True:
         try:
             await wait_for(desk.workspace, view, position, max(deadline - time.monotonic(), 0.0))
+        except NotReached as behind:
+            head = await log.head()
+            if position > head.position:
+                detail = f"The log ends at position {head.position}; {position} is beyond it."
+                raise Problem(POSITION_NOT_IN_LOG, detail, wanted=position, head=head.position) from behind
+            raise
         except ViewsNotReady:
             # Whoever keeps the views up is about to make its tables.
             if time.monotonic() >= deadline:

@@ -194,7 +194,7 @@ async def count_queue(
     """Count the tickets that the list with the same filters has; the key of those without a value is empty."""
     desk: Desk = await request.app.state.desks.of(credential.workspace)
     await wait_if_asked(request, desk, ticket_queue.VIEW, after)
-    position = None if at is None else parse_position(at).checked(await desk.workspace.log.epoch())
+    position = None if at is None else await parse_position(at).checked(desk.workspace.log)
     found = await ticket_queue.count_tickets(desk.workspace, tickets, by=by, at=position)
     counts = {"" if value is None else str(value): number for value, number in found.counts.items()}
     content = {"by": by, "counts": counts, "total": sum(counts.values()), "position": found.position}

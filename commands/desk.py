@@ -55,6 +55,7 @@ class Desk:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self._held: OrderedDict[UUID, Held] = OrderedDict()
+        self._epoch: str | None = None
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[bytes, asyncio.Event] = {}
         self._inside = 0
@@ -76,6 +77,11 @@ class Desk:
 
     async def held(self, cls: type[Aggregate], stream: UUID, *, fresh: bool = False) -> Held:
         """Give the aggregate as held in memory, folding its stream where it is not, or what is new with `fresh`."""
+        epoch = await self.workspace.log.epoch()
+        if epoch != self._epoch:
+            # What is held may have been lost with another server.
+            self._held.clear()
+            self._epoch = epoch
         held = self._held.get(stream)
         if held is None or fresh:
             held = await self._catch_up(cls, stream, held)
@@ -90,7 +96,7 @@ class Desk:
         if rows:
             await self.workspace.keyring.load(rows)
             held = fold(rows, self.workspace, held)
-            if isinstance(held.aggregate, cls):
+            if isinstance(held.aggregate, cls) and self.workspace.log.epochs.known == self._epoch:
                 self._hold(held)
         return held
 

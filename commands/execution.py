@@ -23,8 +23,9 @@ from commands.request import (
 from domain.customer import ContactKnown
 from domain.event import Act, Aggregate, Event, Provenance, Rejected, Role
 from domain.ticket import Ticket
-from storage.append import Appended, Claim, Claimed, Conflict, Submission
+from storage.append import Appended, Claim, Claimed, Conflict, EarlierEpoch, Submission
 from storage.codec import encode
+from storage.database import once_more
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,7 +81,7 @@ def command(
 class Decision:
     """One attempt at a command: what it read (and must still hold), what it changed, what it claims."""
 
-    def __init__(self, desk: Desk, request: Request, reason: str | None) -> None:
+    def __init__(self, desk: Desk, request: Request, reason: str | None, epoch: str | None = None) -> None:
         caller = request.caller
         self.desk = desk
         self.request = request
@@ -103,6 +104,7 @@ class Decision:
         self.guards: dict[UUID, int] = {}
         self.changed: list[Aggregate] = []
         self.claims: list[Claim] = []
+        self.epoch = epoch
 
     async def load(self, cls: type[A], stream: UUID) -> A:
         """Load an aggregate; the command is only recorded if it is still at this version then. Raises NotFound."""
@@ -189,17 +191,9 @@ async def _in_turn(job: _Job) -> Outcome:
     desk, log = job.desk, job.desk.workspace.log
     async with desk.turn(job.stream):
         for _ in range(ATTEMPTS):
-            attempt = await _attempt(job)
-            try:
-                appended = await log.submit(attempt.submission)
-            except Conflict as conflict:
-                if job.spec.creates and conflict.stream == job.stream:
-                    message = f"there is a {job.spec.kind} {job.stream} already"
-                    raise AlreadyExists(message, id=str(job.stream)) from None
-                await desk.held(Aggregate, conflict.stream, fresh=True)
-            except Claimed as claimed:
-                raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
-            else:
+            attempt = await once_more(lambda: _attempt(job))
+            appended = await _recorded(job, attempt)
+            if appended is not None:
                 return _settled(desk, attempt, appended)
         # Second too often, so the others are kept waiting for this once.
         async with log.exclusively() as append:
@@ -213,9 +207,25 @@ async def _in_turn(job: _Job) -> Outcome:
         return _settled(desk, attempt, appended)
 
 
+async def _recorded(job: _Job, attempt: _Attempt) -> Appended | None:
+    """Record a command; None when it has to be decided again. Raises AlreadyExists, ContactKnown."""
+    try:
+        return await job.desk.workspace.log.submit(attempt.submission)
+    except Conflict as conflict:
+        if job.spec.creates and conflict.stream == job.stream:
+            message = f"there is a {job.spec.kind} {job.stream} already"
+            raise AlreadyExists(message, id=str(job.stream)) from None
+        await job.desk.held(Aggregate, conflict.stream, fresh=True)
+    except EarlierEpoch:
+        pass  # nothing is held of the epoch before any more
+    except Claimed as claimed:
+        raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
+    return None
+
+
 async def _attempt(job: _Job) -> _Attempt:
     desk, request, spec, stream, command, key, body = job
-    decision = Decision(desk, request, getattr(command, "reason", None))
+    decision = Decision(desk, request, getattr(command, "reason", None), await desk.workspace.log.epoch())
     target: Aggregate | None = None
     refusal: Exception | None = None
     try:
@@ -233,7 +243,9 @@ async def _attempt(job: _Job) -> _Attempt:
     except (Rejected, NotFound) as error:
         refusal = error
     if refusal is not None:
-        return _Attempt(Submission((), decision.guards, (), key, body, probe=True), decision, refusal)
+        return _Attempt(
+            Submission((), decision.guards, (), key, body, probe=True, epoch=decision.epoch), decision, refusal
+        )
     pending = [cast("Event", event) for aggregate in decision.changed for event in aggregate.collect_events()]
     await desk.workspace.keyring.ensure(subject for event in pending for subject in event.data_subjects())
     events = [encode(event, desk.workspace.keyring) for event in pending]
@@ -246,7 +258,7 @@ async def _attempt(job: _Job) -> _Attempt:
         # A new ticket's number is the position that its opening gets, which only the log knows.
         known = desk.first_position(target.id)
         outcome |= {"opening": offsets[target.id]} if known is None else {"number": known}
-    submission = Submission(events, decision.guards, decision.claims, key, body, to_json(outcome))
+    submission = Submission(events, decision.guards, decision.claims, key, body, to_json(outcome), epoch=decision.epoch)
     return _Attempt(submission, decision, None, offsets, outcome)
 
 
@@ -268,7 +280,8 @@ def _settled(desk: Desk, attempt: _Attempt, appended: Appended) -> Outcome:
     else:
         if attempt.refusal is not None:
             raise attempt.refusal
-        desk.take(attempt.decision.changed, attempt.decision.guards, appended, attempt.offsets)
+        if attempt.decision.epoch == desk.workspace.log.epochs.known:
+            desk.take(attempt.decision.changed, attempt.decision.guards, appended, attempt.offsets)
         result = attempt.outcome
     number = result.get("number")
     if number is None and "opening" in result:

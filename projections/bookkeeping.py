@@ -192,7 +192,9 @@ async def view_status(workspace: Workspace, views: Sequence[View]) -> list[ViewS
         position, at_head, seconds, state, owner, failed_position, topic, error, failed_at = row
         failure = Failure(failed_position, topic, error, failed_at) if state == FAILED else None
         found.append(
-            ViewStatus(view.name, view.version, position, at_head, at_head - position, seconds, state, owner, failure)
+            ViewStatus(
+                view.name, view.version, position, at_head, max(at_head - position, 0), seconds, state, owner, failure
+            )
         )
     return found
 
@@ -231,12 +233,15 @@ CREATE TABLE {schema}.views (
 GRANT SELECT ON {schema}.views TO ledgerdesk_reader;
 """
 
-# The fence: nobody but the owner, and not twice over the same events. Writing also renews the lease. The commit does
+# The fence: nobody but the owner, not twice over the same events, and only events that are in this server's log: a page
+# read from a primary that is lost must not be written to the standby that was promoted instead. Writing also renews the lease. The commit does
 # not wait for the disk: after a crash of the server rows and checkpoint are back together at an earlier place.
 _ADVANCE = """
 UPDATE {schema}.views
 SET position = %(new)s, recorded_at = %(recorded_at)s, leased_until = now() + %(lease)s * interval '1 second'
 WHERE name = %(name)s AND version = %(version)s AND position = %(old)s AND owner = %(owner)s AND state = 'live'
+  AND (%(recorded_at)s::timestamptz IS NULL OR EXISTS (
+      SELECT FROM {schema}.events WHERE notification_id = %(new)s AND recorded_at = %(recorded_at)s))
 RETURNING set_config('synchronous_commit', 'off', true)
 """
 
@@ -262,7 +267,7 @@ WHERE name = %s AND version = %s AND EXISTS (SELECT FROM gone)
 
 # Positions are dense, so that the oldest event not taken in is the one after the checkpoint.
 _STATUS = """
-SELECT v.name, v.version, v.position, greatest(h.position, v.position),
+SELECT v.name, v.version, v.position, h.position,
        coalesce(extract(epoch FROM greatest(now() - e.recorded_at, interval '0')), 0)::float8,
        v.state, v.owner, v.failed_position, v.failed_topic, v.error, v.failed_at
 FROM {schema}.views v

@@ -103,8 +103,8 @@ class Cursor(NamedTuple):
         return urlsafe_b64encode(to_json(list(self))).decode().rstrip("=")
 
     @classmethod
-    def read(cls, text: str, view: View, epoch: str, digest: str, sort: Sort) -> Cursor:
-        """Read one back. Raises CursorInvalid, and CursorExpired for one of another version or epoch of the log."""
+    def read(cls, text: str, view: View, digest: str, sort: Sort) -> Cursor:
+        """Read one back. Raises CursorInvalid, and CursorExpired for one of another version of the view."""
         if len(text) > LONGEST_CURSOR:
             raise CursorInvalid(NOT_A_CURSOR)
         try:
@@ -115,11 +115,11 @@ class Cursor(NamedTuple):
         well_formed = isinstance(label, str) and isinstance(its_epoch, str) and type(position) is int
         if not well_formed or not 0 <= position < MAX_POSITION or not isinstance(last, list):
             raise CursorInvalid(NOT_A_CURSOR)
-        if label != view.label or its_epoch != epoch:
+        if label != view.label:
             if label.rpartition("_v")[0] != view.name:
                 message = f"the cursor is of {label}, not of {view.name}"
                 raise CursorInvalid(message)
-            message = "the list was begun on an earlier version of the view or of the log; begin it again"
+            message = "the list was begun on an earlier version of the view; begin it again"
             raise CursorExpired(message)
         if its_digest != digest or len(last) != len(sort.columns):
             message = "the cursor belongs to other filters or another order"
@@ -181,9 +181,11 @@ async def list_rows(
 
     Raises CursorInvalid, CursorExpired, ViewsNotReady.
     """
-    epoch = await workspace.log.epoch()
     digest = where.digest(name)
-    start = Cursor.read(cursor, view, epoch, digest, sort) if cursor is not None else None
+    start = Cursor.read(cursor, view, digest, sort) if cursor is not None else None
+    if start is not None and not await workspace.log.epochs.hold(start.position, start.epoch):
+        raise CursorExpired("the log has lost what the list was begun on; begin it again")  # noqa: EM101, TRY003
+    epoch = await workspace.log.epoch()
     shelf = view.shelf(workspace.schema)
     direction = SQL(" DESC") if sort.descending else SQL("")
     order = SQL(", ").join(Identifier(column) + direction for column in sort.columns)

@@ -88,6 +88,8 @@ class Runner:
                         logger.warning("views wait for the database: %s", error)
                     self._renewed_at = float("-inf")
                     busy = False
+                    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                        await self._database.pool.drain()  # the server may be written to no more; another is
                 if stop.is_set():
                     break
                 if busy is None:
@@ -144,6 +146,7 @@ class Runner:
                 await workspace.log.rotate_outcomes()
             self._rotated_at = now
         standings = await self._standings(list(self._workspaces.values()))
+        await self._stop_those_ahead(standings)
         behind = [one for one in standings if one.position < one.head]
         if not behind:
             return False
@@ -160,6 +163,17 @@ class Runner:
             )
         )
         return None if any(full) else True
+
+    async def _stop_those_ahead(self, standings: Sequence[Standing]) -> None:
+        """Stop views that have taken in what the log does not have: both are of one server, so it was set back."""
+        for workspace, view, position, head in standings:
+            if position > head:
+                message = f"the view has taken in position {position} and the log ends at {head}; rebuild the view"
+                logger.error("%s: %s stopped: %s", workspace.name, view.label, message)
+                with suppress(LostOwnership):
+                    await bookkeeping.stop(
+                        workspace, view, owner=self.owner_id, at=position, position=position, topic="", error=message
+                    )
 
     async def _discover(self) -> None:
         found = {workspace.name: workspace for workspace in await self._database.workspaces()}

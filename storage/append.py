@@ -49,6 +49,13 @@ class Conflict(LogError):
         self.actual = actual
 
 
+class EarlierEpoch(LogError):
+    """The command was decided on a log that has gone on elsewhere since; nothing was recorded. Decide it again."""
+
+    def __init__(self) -> None:
+        super().__init__("the log has gone on in another epoch since the command was decided")
+
+
 class Claimed(LogError):
     """Another stream holds a value that the command wants to claim; nothing was recorded."""
 
@@ -90,7 +97,8 @@ class Submission:
 
     `guards` maps a stream to the version it must have (0: it must not exist). With no events a submission
     confirms its guards. `key` makes a retry safe: the first outcome and `result` are given again. A `probe` asks
-    for its key without leaving one, as a refusal does, which is not remembered.
+    for its key without leaving one, as a refusal does, which is not remembered. `epoch` is that of the log when the
+    command was decided: in another one it is not recorded.
     """
 
     events: Sequence[NewEvent] = ()
@@ -100,6 +108,7 @@ class Submission:
     body_hash: bytes | None = None
     result: bytes | None = None
     probe: bool = False
+    epoch: str | None = None
 
 
 def check_sizes(events: Sequence[NewEvent], limit: int) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
+from psycopg_pool.pool_async import AddConnection
 
 from storage.append import LARGEST_EVENT
 from storage.embedded import LOGIN_ROLES
@@ -22,17 +25,23 @@ from storage.releases import installed_release
 from storage.settings import WAITING_COMMANDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
     from types import TracebackType
+
+    from psycopg_pool.pool_async import MaintenanceTask
 
     from storage.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CHANNEL: Final = "ledgerdesk"
 WAKE_INTERVAL: Final = 0.005  # seconds between two wake-ups of one process: a reader needs no more than one a page
 POLL_INTERVAL: Final = 0.25  # seconds; a wake-up can be lost, and then this is the delay
 CONNECT_TIMEOUT: Final = 10  # seconds
+LOST_IN_A_ROW: Final = 3  # connections one reading may lose before it is given up
+RECONNECT_INTERVAL: Final = 0.5  # seconds between two attempts of the pool
 UTC_OPTION: Final = "-c timezone=UTC"  # so that every time read is shown in UTC, whatever the server's zone
 OLDEST_SERVER: Final = 150000  # as libpq counts: 15.0
 
@@ -52,6 +61,41 @@ class UnknownWorkspace(Exception):
     """There is no workspace of that name."""
 
 
+class _Pool(AsyncConnectionPool[AsyncConnection[Any]]):
+    """Gives no connection whose server has closed it, and tries to reconnect at a steady pace.
+
+    The pool's own check waits longer and longer from one dead connection to the next, and so do its attempts to
+    reconnect; a failover, which ends all of them, is over in seconds.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> AsyncConnection[Any]:  # noqa: ASYNC109 - as inherited
+        """Give a connection that lives, as far as a look at its socket shows."""
+        deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
+        while True:
+            connection = await super().getconn(deadline - time.monotonic())
+            if not _spoken_to(connection):
+                return connection
+            try:
+                await connection.execute("")
+            except psycopg.Error:
+                await self.putconn(connection)
+            else:
+                return connection
+
+    async def schedule_task(self, task: MaintenanceTask, delay: float) -> None:
+        """Do a task of the pool's after so many seconds, or sooner when it is to connect."""
+        await super().schedule_task(task, min(delay, RECONNECT_INTERVAL) if isinstance(task, AddConnection) else delay)
+
+
+def _spoken_to(connection: AsyncConnection[Any]) -> bool:
+    """Tell whether a server has said something that nobody asked for, such as goodbye, at no round trip's cost."""
+    if connection.closed:
+        return True
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Workspace:
     """One tenant: a PostgreSQL schema with its own log, views and keys."""
 
@@ -61,6 +105,8 @@ class Workspace:
         self.schema = f"ws_{name}"
         self.log = Log(database, name, self.schema)
         self.keyring = Keyring(database, name, self.schema, root)
+        # A key that was made on a server that is lost may not be on the one that goes on.
+        self.log.epochs.on_renewal = self.keyring.forget
 
     def __repr__(self) -> str:
         return f"Workspace({self.name!r})"
@@ -83,7 +129,9 @@ class Database:
         self.largest_event = largest_event
         self.waiting_commands = waiting_commands
         self.release = installed_release() if release is None else release
-        self.pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool(
+        self.generation = 0
+        """Counts the connections that had to be made: one made anew may lead to another server."""
+        self.pool: AsyncConnectionPool[AsyncConnection[Any]] = _Pool(
             conninfo,
             kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT, "application_name": "desk"},
             min_size=1,
@@ -91,8 +139,7 @@ class Database:
             open=False,
             timeout=CONNECT_TIMEOUT,
             max_waiting=waiting_commands,
-            # A server that restarted leaves dead connections behind; one round trip finds out before a command does.
-            check=None,
+            configure=self._count,
         )
         self._root = root
         self._workspaces: dict[str, Workspace] = {}
@@ -101,6 +148,9 @@ class Database:
         self._waker: asyncio.Task[None] | None = None
         self._stack = AsyncExitStack()
         self.local_wake = asyncio.Event()
+
+    async def _count(self, _connection: AsyncConnection[Any]) -> None:
+        self.generation += 1
 
     @classmethod
     async def open(
@@ -241,6 +291,24 @@ class Database:
         finally:
             if connection is not None:
                 await connection.close()
+
+
+async def once_more(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what may be done twice, such as reading, and do it again where a connection was lost in the middle.
+
+    Raises psycopg.OperationalError when that happens time after time, or nobody could be connected to.
+    """
+    for _ in range(LOST_IN_A_ROW):
+        try:
+            return await work()
+        except psycopg.OperationalError as error:
+            # On a standby, a query can be in the way of what is being replayed (class 40).
+            if isinstance(error, PoolTimeout | TooManyRequests) or not (error.sqlstate or "08").startswith(
+                ("08", "40", "57P")
+            ):
+                raise
+            logger.info("reading again: %s", error)
+    return await work()
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from storage.append import (
     APPEND,
     Appended,
     Conflict,
+    EarlierEpoch,
     EventTooLarge,
     LogBusy,
     LogError,
@@ -24,6 +25,7 @@ from storage.append import (
     check_sizes,
     read_outcome,
 )
+from storage.epochs import Epochs
 from storage.metrics import LogMeter
 
 if TYPE_CHECKING:
@@ -89,8 +91,10 @@ class Log:
         self._waiting: deque[tuple[Submission, asyncio.Future[Appended]]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._epoch: str | None = None
         self._meter = LogMeter(workspace)
+        self._epoch: str | None = None  # that of the append connection's server
+        self._warned = False
+        self.epochs = Epochs(database, schema)
         name = Identifier(schema)
         self._sql_append = SQL(APPEND).format(schema=name).as_string()
         self._sql_note = SQL("SELECT {schema}.note_release(%s)").format(schema=name).as_string()
@@ -157,20 +161,21 @@ class Log:
             async with (
                 asyncio.timeout(APPEND_TIMEOUT),
                 await self._database.connect(f"desk decide {self._workspace}") as connection,
-                connection.transaction(),
             ):
-                await connection.execute(self._sql_lock)
+                await self.epochs.enter(connection)
+                async with connection.transaction():
+                    await connection.execute(self._sql_lock)
 
-                async def append(submission: Submission) -> Appended:
-                    self._check(submission)
-                    cursor = await connection.execute(self._sql_append, arguments_of([submission]), binary=True)
-                    outcome = read_outcome((await cursor.fetchall())[0])
-                    if isinstance(outcome, LogError):
-                        raise outcome
-                    return outcome
+                    async def append(submission: Submission) -> Appended:
+                        self._check(submission)
+                        cursor = await connection.execute(self._sql_append, arguments_of([submission]), binary=True)
+                        outcome = read_outcome((await cursor.fetchall())[0])
+                        if isinstance(outcome, LogError):
+                            raise outcome
+                        return outcome
 
-                yield append
-        except (TimeoutError, psycopg.OperationalError) as error:
+                    yield append
+        except (TimeoutError, psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
             message = f"the database did not answer: {error}"
             raise LogUnavailable(message) from error
         self._database.wake(self._workspace)
@@ -218,22 +223,18 @@ class Log:
         return batch
 
     async def _append_batch(self, batch: Sequence[Submission]) -> list[Appended | LogError]:
-        """Append a batch; a lost connection is answered by sending it again.
+        """Append a batch; a lost connection is answered by sending it again, to whichever server writes by then.
 
         Sending again is always safe: a key that is known replays, and events that are already in their streams
         conflict, in which case the stored bytes tell whether they are ours. So nothing is guessed.
         """
-        arguments = arguments_of(batch)
         lost = False
         try:
             async with asyncio.timeout(APPEND_TIMEOUT):
                 while True:
                     try:
-                        connection = await self._own_connection()
-                        cursor = await connection.execute(self._sql_append, arguments, prepare=True, binary=True)
-                        rows = await cursor.fetchall()
-                        break
-                    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                        return await self._attempt(batch, again=lost)
+                    except psycopg.Error as error:
                         if not _is_lost(error, self._connection):
                             raise
                         lost = True
@@ -248,11 +249,32 @@ class Log:
             if len(batch) == 1:
                 raise
             return [(await self._alone(submission)) for submission in batch]
-        outcomes = [read_outcome(row) for row in rows]
-        if lost:
-            outcomes = [
-                await self._recognised(submission, outcome) for submission, outcome in zip(batch, outcomes, strict=True)
-            ]
+
+    async def _attempt(self, batch: Sequence[Submission], *, again: bool) -> list[Appended | LogError]:
+        """Send a batch once. `again` says that it may have been recorded by a sending whose reply was lost."""
+        connection = await self._own_connection()
+        self._warned = False
+        current = [submission for submission in batch if submission.epoch in {None, self._epoch}]
+        outcomes: list[Appended | LogError] = []
+        if current:
+            cursor = await connection.execute(self._sql_append, arguments_of(current), prepare=True, binary=True)
+            outcomes = [read_outcome(row) for row in await cursor.fetchall()]
+            self._remember(current, outcomes)
+        # An event found by its bytes was written before, by a backend that may have been ended while it waited for a
+        # standby; one that was told to stop waiting warns. Their commits are waited for here.
+        unsure = self._warned
+        if again or len(current) < len(batch):
+            answered = iter(outcomes)
+            outcomes = []
+            for submission in batch:
+                outcome = next(answered) if submission.epoch in {None, self._epoch} else EarlierEpoch()
+                if isinstance(outcome, Conflict | EarlierEpoch):
+                    known = await self._recognised(connection, submission)
+                    unsure = unsure or known is not None
+                    outcome = known or outcome
+                outcomes.append(outcome)
+        if unsure:
+            await self._await_standby(connection)
         return outcomes
 
     async def _alone(self, submission: Submission) -> Appended | LogError:
@@ -264,23 +286,55 @@ class Log:
                 return LogError(str(error))
             return Conflict(first.stream, first.version)
 
-    async def _recognised(self, submission: Submission, outcome: Appended | LogError) -> Appended | LogError:
-        if not isinstance(outcome, Conflict) or not submission.events:
-            return outcome
+    async def _recognised(self, connection: psycopg.AsyncConnection[Any], submission: Submission) -> Appended | None:
+        """Tell whether the events of a submission are in the log already, on the server that it is sent to."""
+        if not submission.events:
+            return None
         first = submission.events[0]
-        rows = await self.stream(first.stream, after=first.version - 1, limit=1)
+        parameters = (first.stream, first.version - 1, first.version, 1)
+        cursor = await connection.execute(self._sql_stream, parameters, binary=True)
+        rows = list(map(StoredRow._make, await cursor.fetchall()))
         if not rows or (rows[0].topic, rows[0].state) != (first.topic, first.state):
-            return outcome
+            return None
         start = rows[0]
         last = start.position + len(submission.events) - 1
         return Appended(start.position, last, start.recorded_at, replayed=False, result=submission.result)
 
+    async def _await_standby(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Return once everything committed so far is where a synchronous standby, if any is asked for, has it."""
+        while True:
+            self._warned = False
+            # A commit waits for the standby if its transaction wrote something; to have a number is not enough.
+            await connection.execute("SELECT pg_logical_emit_message(true, 'ledgerdesk', '')")
+            if not self._warned:
+                return
+
+    def _remember(self, batch: Sequence[Submission], outcomes: Sequence[Appended | LogError]) -> None:
+        """Keep the last event that was seen appended, to know a log again that was set back."""
+        for submission, outcome in zip(reversed(batch), reversed(outcomes), strict=True):
+            if submission.events and isinstance(outcome, Appended) and not outcome.replayed:
+                self.epochs.saw(outcome.position, outcome.recorded_at)
+                return
+
     async def _own_connection(self) -> psycopg.AsyncConnection[Any]:
         """Open or give the appends' own connection: a pool hand-over would cost as much as a small append."""
-        if self._connection is None or self._connection.closed:
-            self._connection = await self._database.connect(f"desk append {self._workspace}")
-            await self._connection.execute(self._sql_note, (self._database.release,))
+        if self._connection is not None and (self._connection.closed or self._epoch != self.epochs.known):
+            await self.close()
+        if self._connection is None:
+            connection = await self._database.connect(f"desk append {self._workspace}")
+            try:
+                connection.add_notice_handler(self._notice)
+                await connection.execute(self._sql_note, (self._database.release,))
+                self._epoch = await self.epochs.enter(connection)
+            except BaseException:
+                await connection.close()
+                raise
+            self._connection = connection
         return self._connection
+
+    def _notice(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        """Hear that a commit was told to stop waiting for its standby, which the server only warns of."""
+        self._warned = self._warned or diagnostic.severity_nonlocalized == "WARNING"
 
     async def rotate_outcomes(self) -> None:
         """Make room for the outcomes of the weeks ahead and drop those of keys older than OUTCOME_DAYS."""
@@ -354,12 +408,11 @@ class Log:
         if row is None:
             message = f"workspace {self._workspace} has no log identity"
             raise LogError(message)
-        self._epoch = row[2]
         return Head(*row)
 
     async def epoch(self) -> str:
-        """Give the log's epoch; it is read once a process, since a restore ends every connection."""
-        return self._epoch if self._epoch is not None else (await self.head()).epoch
+        """Give the log's epoch as this process knows it; it is read again after a restore or a failover."""
+        return await self.epochs.current()
 
     async def position_at(self, instant: datetime) -> tuple[int, bool]:
         """Give the last position recorded at or before an instant, and whether that is provisional.
@@ -399,9 +452,12 @@ def _settle(
 
 
 def _is_lost(error: psycopg.Error, connection: psycopg.AsyncConnection[Any] | None) -> bool:
-    """Tell a connection that is gone, or a server that is starting or stopping, from a refused statement."""
+    """Tell a connection that is gone, or a server that is starting, stopping or not to be written to, from a refusal."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return True
     state = error.sqlstate or ""
-    return connection is None or connection.closed or state[:3] in {"08", "57P"} or not state
+    lost = connection is None or connection.closed or state[:3] in {"08", "57P"} or not state
+    return lost and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 _COLUMNS = "notification_id, originator_id, originator_version, topic, state, personal, recorded_at"

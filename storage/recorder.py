@@ -68,6 +68,7 @@ class LogRecorder(PostgresProcessRecorder):
         self.channel_name = CHANNEL
         schema = Identifier(datastore.schema)
         self._sql_note = SQL("SELECT {}.note_release(%s)").format(schema).as_string()
+        self._sql_enter = SQL("SELECT {}.enter_log(NULL, NULL, NULL)").format(schema).as_string()
         self._sql_append = SQL(APPEND).format(schema=schema).as_string()
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
@@ -99,6 +100,7 @@ class LogRecorder(PostgresProcessRecorder):
             for event in stored_events
         ]
         check_sizes(events, self._largest_event)
+        cursor.execute(self._sql_enter, prepare=True)
         cursor.execute(self._sql_append, arguments_of([Submission(events)]), prepare=True)
         row = cursor.fetchone()
         outcome = read_outcome(tuple((row or {}).values()))

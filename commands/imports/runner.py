@@ -168,7 +168,7 @@ class _Run:
             return None
         guards = {person.fact.originator_id: 0 for person in parcel.people}
         guards[parcel.ticket_id] = parcel.known
-        return Submission(rows, guards)
+        return Submission(rows, guards, epoch=self.workspace.log.epochs.known)
 
     def _row(self, fact: Fact) -> NewEvent:
         return encode(cast("StorableEvent", fact), self.workspace.keyring)  # only reading back is left out
