@@ -137,6 +137,23 @@ async def worker_stalled(rig: Rig, chance: random.Random) -> None:
         kill(pid, signal.SIGCONT)
 
 
+async def projection_stalled(rig: Rig, chance: random.Random) -> None:
+    """The process that keeps the views is stopped until another has taken them over, and then goes on unawares."""
+    stalled = await rig.projection()
+    if rig.together or stalled is None:
+        await worker_stalled(rig, chance)
+        return
+    kill(stalled, signal.SIGSTOP)
+
+    async def taken_over() -> bool:
+        return await rig.projection() not in {None, stalled}
+
+    try:
+        await eventually(taken_over, "another process keeps the views")
+    finally:
+        kill(stalled, signal.SIGCONT)
+
+
 async def disk_full(rig: Rig, chance: random.Random) -> None:
     """No space is left for PostgreSQL: really, on a small disk; else said by a trigger where writing would fail.
 
@@ -209,6 +226,10 @@ ALL: Final[tuple[Mishap, ...]] = (
     desk_killed,
     desk_restarted,
 )
+"""What happens in every run."""
+
+LONG: Final[tuple[Mishap, ...]] = (*ALL, projection_stalled)
+"""What happens where there is time: a lease on the views has to run out."""
 
 
 async def _postgres_back(rig: Rig) -> None:

@@ -47,8 +47,8 @@ class Rig:
     """One desk under test. `together` says how it is set up.
 
     Together: `desk serve` keeps workers, views and the embedded PostgreSQL, as `make run` does. Apart: PostgreSQL is
-    somebody else's, named by DATABASE_URL and reached through a proxy, `desk serve --no-views` serves, and `desk
-    project` keeps the views.
+    somebody else's, named by DATABASE_URL and reached through a proxy, `desk serve --no-views` serves, and one `desk
+    project` keeps the views, with another to take over.
     """
 
     directory: Path
@@ -101,7 +101,7 @@ class Rig:
         serve = ("serve", "--workers", "2", "--port", port)
         if self.together:
             return {"desk": serve}
-        return {"desk": (*serve, "--no-views"), "views": ("project",)}
+        return {"desk": (*serve, "--no-views"), "views": ("project",), "spare views": ("project",)}
 
     def desk(self, *arguments: str) -> str:
         """Run a `desk` command to its end and give what it printed."""

@@ -17,6 +17,7 @@ from random import Random
 
 import uvloop
 
+from tests.faults.mishaps import LONG
 from tests.faults.rounds import carry_out, drawn, trial
 
 ROUNDS = 5  # of a chapter; the log of one desk is judged whole after each
@@ -32,7 +33,7 @@ async def soak(seed: int, seconds: float, clients: int) -> None:
         together = bool(chance.getrandbits(1))
         say(f"chapter {chapter}, seed {seed}: {'embedded PostgreSQL' if together else 'PostgreSQL behind a wire'}")
         async with trial(seed, together=together, clients=clients, small_disk=chance.random() < 0.5) as made:
-            mishaps = drawn(seed, ROUNDS * MISHAPS[1])
+            mishaps = drawn(seed, ROUNDS * MISHAPS[1], LONG)
             for number in range(1, ROUNDS + 1):
                 several = [mishaps.pop() for _ in range(chance.randint(*MISHAPS))]
                 report = await carry_out(made, several)
