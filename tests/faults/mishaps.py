@@ -95,13 +95,18 @@ async def replies_cut(rig: Rig, chance: random.Random) -> None:
         return
     proxy = rig.proxy
     for _ in range(chance.randint(3, 6)):
-        wanted = proxy.cut_after_commit + chance.randint(1, 3)
-        proxy.cut_replies(wanted - proxy.cut_after_commit, only=chance.choice(("append", "")))
+        count = chance.randint(1, 3)
+        wanted = proxy.cut_after_commit + count
+        kind = chance.choice(("append", "append", "commit", ""))
+        if kind == "commit":
+            proxy.cut_commits(count)
+        else:
+            proxy.cut_replies(count, only=kind)
 
         async def cut(wanted: int = wanted) -> bool:
             return proxy.cut_after_commit >= wanted
 
-        # Where no connection is called so any more, any other will do.
+        # Where nothing of the kind comes by, the next kind will do.
         with contextlib.suppress(DidNotComeBack):
             await eventually(cut, "the replies are cut", 2)
     proxy.flow()

@@ -14,6 +14,7 @@ CHUNK = 65536
 HEADER = 5  # bytes of every message of the server: a letter and a length that counts itself
 READY_FOR_QUERY = ord("Z")
 IDLE = ord("I")
+COMMITTED = b"COMMIT\0"
 
 
 class Wire:
@@ -95,7 +96,7 @@ class Proxy:
         self._wires: set[Wire] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._cuts = 0
+        self._cuts = self._commits = 0
         self._only = ""
         self._server: asyncio.Server | None = None
         self.cut_after_commit = 0
@@ -122,6 +123,10 @@ class Proxy:
         """
         self._cuts, self._only = count, only
 
+    def cut_commits(self, count: int) -> None:
+        """Cut the next `count` connections on which the server says that a transaction block was committed."""
+        self._commits = count
+
     def cut_all(self) -> None:
         """Cut every connection as it stands."""
         for wire in list(self._wires):
@@ -133,13 +138,19 @@ class Proxy:
 
     def flow(self) -> None:
         """Let everything through again, and cut nothing more."""
-        self._cuts = 0
+        self._cuts = self._commits = 0
         self._flowing.set()
 
     def take_cut(self, application: str) -> bool:
         """Give one of the wanted cuts to a connection."""
         wanted = self._cuts > 0 and self._only in application
         self._cuts -= wanted
+        return wanted
+
+    def take_commit(self, data: bytes) -> bool:
+        """Tell whether a reply is that of a commit that is to be cut: it is short, and arrives in one piece."""
+        wanted = self._commits > 0 and COMMITTED in data
+        self._commits -= wanted
         return wanted
 
     async def _serve(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
@@ -154,7 +165,7 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._up(near_reader, far, wire))
                 group.create_task(self._down(far_reader, near, wire))
-        except* (OSError, EOFError):
+        except* (OSError, EOFError, RuntimeError):  # RuntimeError is uvloop's word for a transport that was aborted
             pass
         finally:
             self._wires.discard(wire)
@@ -175,7 +186,7 @@ class Proxy:
         while data := await reader.read(CHUNK):
             await self._flowing.wait()
             passing, cut = wire.replied(data)
-            if cut:
+            if cut or self.take_commit(data):
                 self.cut_after_commit += 1
                 raise EOFError
             if passing:
