@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.5  # seconds an attempt waits for its answer: shorter than the longest stall, so that some are lost
 PAUSE = 0.1  # seconds before asking again
-DEFINITE_WITHIN = 90.0  # seconds; a desk that cannot be made to answer for so long is broken
+DEFINITE_WITHIN = 150.0  # seconds; a desk that cannot be made to answer for so long is broken
 GIVES_UP = 0.02  # of the commands: their client loses interest after one attempt
 WITHOUT_KEY = 0.2  # of the commands: sent once without a key, and left at that whatever is answered
 SENDS_TWICE = 0.08  # of the commands: sent twice at the same time, as an impatient person or a proxy does

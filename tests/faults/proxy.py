@@ -7,6 +7,8 @@ import struct
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,6 +16,8 @@ CHUNK = 65536
 HEADER = 5  # bytes of every message of the server: a letter and a length that counts itself
 READY_FOR_QUERY = ord("Z")
 IDLE = ord("I")
+PORT = 5432  # of the socket file
+SOCKET = f".s.PGSQL.{PORT}"
 COMMITTED = b"COMMIT\0"
 
 
@@ -88,11 +92,11 @@ class Wire:
 
 
 class Proxy:
-    """Listens in a directory as PostgreSQL does and passes everything on to the server's own socket."""
+    """Listens in a directory as PostgreSQL does and passes everything on to the server of an address."""
 
-    def __init__(self, directory: Path, upstream: Path) -> None:
+    def __init__(self, directory: Path, conninfo: str) -> None:
         self.directory = directory
-        self._upstream = upstream
+        self._conninfo = conninfo
         self._wires: set[Wire] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -105,8 +109,12 @@ class Proxy:
     async def start(self) -> None:
         """Listen."""
         self.directory.mkdir(mode=0o700)
-        path = self.directory / self._upstream.name
-        self._server = await asyncio.start_unix_server(self._serve, path, limit=CHUNK)
+        self._server = await asyncio.start_unix_server(self._serve, self.directory / SOCKET, limit=CHUNK)
+
+    @property
+    def conninfo(self) -> str:
+        """The address through here."""
+        return make_conninfo(self._conninfo, host=str(self.directory), port=PORT, hostaddr="")
 
     async def stop(self) -> None:
         """End every connection and listen no more."""
@@ -155,7 +163,7 @@ class Proxy:
 
     async def _serve(self, near_reader: asyncio.StreamReader, near: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far = await asyncio.open_unix_connection(self._upstream, limit=CHUNK)
+            far_reader, far = await self._open()
         except OSError:
             near.transport.abort()
             return
@@ -170,6 +178,13 @@ class Proxy:
         finally:
             self._wires.discard(wire)
             wire.cut()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        given = conninfo_to_dict(self._conninfo)
+        host, port = str(given.get("host") or "/var/run/postgresql"), int(str(given.get("port") or PORT))
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}", limit=CHUNK)
+        return await asyncio.open_connection(host, port, limit=CHUNK)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: Wire) -> None:
         while data := await reader.read(CHUNK):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 WORKSPACE: Final = "main"
 SCHEMA: Final = f"ws_{WORKSPACE}"
-PATIENCE: Final = 60.0  # seconds for anything to come up or come back
+PATIENCE: Final = 120.0  # seconds for anything to come up or come back
 WATCH: Final = 0.1  # seconds between looks
-SOCKET: Final = ".s.PGSQL.5432"
+PORTS: Final = range(
+    20000, 32000
+)  # below those that connections are given, so that none takes a desk's while it is down
 
 
 class DidNotComeBack(AssertionError):
@@ -92,8 +95,7 @@ class Rig:
         if self.proxy is None:
             version = self.server().version
             return kept | given | {"DESK_DATA_DIR": str(self.data_dir), "DESK_POSTGRES_VERSION": str(version)}
-        url = make_conninfo(self.server().conninfo(), host=str(self.proxy.directory))
-        return kept | given | {"DESK_DATA_DIR": str(self.directory / "unused"), "DATABASE_URL": url}
+        return kept | given | {"DESK_DATA_DIR": str(self.directory / "unused"), "DATABASE_URL": self.proxy.conninfo}
 
     def commands(self) -> dict[str, Sequence[str]]:
         """Give the desk's processes by name."""
@@ -119,15 +121,12 @@ class Rig:
 
     async def start(self) -> None:
         """Bring everything up."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"http://127.0.0.1:{free_port()}"
         server = self.server()
         await asyncio.to_thread(server.start)
         try:
             if not self.together:
-                socket_dir = Path(str(psycopg.conninfo.conninfo_to_dict(server.conninfo())["host"]))
-                self.proxy = Proxy(self.directory / "wire", socket_dir / SOCKET)
+                self.proxy = Proxy(self.directory / "wire", server.conninfo())
                 await self.proxy.start()
             await asyncio.to_thread(self.desk, "workspace", "create", WORKSPACE)
             self.token = await asyncio.to_thread(self.desk, "credential", "issue", "--role", "administrator")
@@ -284,6 +283,15 @@ async def eventually(condition: Callable[[], Any], what: str, seconds: float = P
             message = f"not within {seconds:.0f} seconds: {what}"
             raise DidNotComeBack(message)
         await asyncio.sleep(WATCH)
+
+
+def free_port() -> int:
+    """Choose a port that nobody listens on, to be listened on again and again."""
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def children(pid: int) -> list[int]:
