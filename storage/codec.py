@@ -207,5 +207,7 @@ def sealed(row: StoredRow, fields: Iterable[str]) -> dict[str, str]:
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "extra_forbidden":  # whose name is what somebody wrote
+            return "it has a field too many"
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     return str(error).partition("\n")[0]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import httpx
@@ -18,8 +19,6 @@ from storage import metrics
 from tests.api.test_server import PATIENCE, issue, running, stop
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
     from storage.settings import Settings
@@ -154,7 +153,7 @@ async def test_the_metrics_are_for_those_who_look_after_the_desk_and_of_their_ow
         assert told("desk_pool_connections", state="idle") + told("desk_pool_connections", state="used") >= 1
 
 
-def test_workers_are_added_up_and_one_that_dies_leaves_its_counts_and_no_levels(
+def test_workers_are_added_up_and_those_that_die_leave_their_counts_to_those_that_follow(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     headers = {"Authorization": f"Bearer {issue(environment)}", "Connection": "close"}
@@ -197,7 +196,7 @@ def children(process: int) -> list[int]:
     return [int(pid) for pid, parent, line in lines if int(parent) == process and "spawn_main" in line]
 
 
-def test_files_of_a_server_that_was_killed_go_when_another_starts(
+def test_files_go_with_their_server_or_when_that_was_killed_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -209,5 +208,10 @@ def test_files_of_a_server_that_was_killed_go_when_another_starts(
         assert others.exists()
         (ours,) = {str(path) for path in tmp_path.glob(f"{metrics.PREFIX}*")} - {str(others)}
         assert os.environ[metrics.SHARED] == ours
+        # What a process counted outlives it, the level it stood at does not.
+        for name in ("counter_http-1.db", "gauge_livesum_http-1.db", "gauge_livesum_http-2.db"):
+            (Path(ours) / name).touch()
+        metrics.ended("http-1")
+        assert {file.name for file in Path(ours).iterdir()} == {"counter_http-1.db", "gauge_livesum_http-2.db"}
     assert metrics.SHARED not in os.environ
     assert {path.name for path in tmp_path.iterdir()} == {others.name, "else"}

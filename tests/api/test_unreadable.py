@@ -62,6 +62,11 @@ BY_HAND = {
     ),
     "a state that is a list": Damage(state(f'["{CANARY}"]'), "undecodable_event"),
     "a state of another shape": Damage(state(f'{{"{CANARY}":1}}'), "undecodable_event"),
+    "a state with a field too many": Damage(
+        f"UPDATE ws_alpha.events SET state = convert_to('{{\"{CANARY}\":1,', 'UTF8') || substr(state, 2) "
+        f"WHERE originator_id = %s AND {THIRD}",
+        "undecodable_event",
+    ),
     "a state nested without end": Damage(
         "UPDATE ws_alpha.events SET state = convert_to(repeat('[', 100000), 'UTF8') "
         f"WHERE originator_id = %s AND {THIRD}",
