@@ -22,7 +22,9 @@ from projections.page import uncollected
 from replay import rebuild_lane
 from replay.rebuild_lane import Lane, RebuildFailed, RebuildRunning, Site
 from replay.rebuild_workers import RebuildStopped, can_fork, processors, reach_in_lanes
+from storage.codec import UnreadableEvent, decode
 from storage.ending import end
+from storage.releases import told_in_full
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -83,7 +85,22 @@ async def rebuild(
     await bookkeeping.prepare(workspace, [view])
     build = _Build(workspace, view, workers)
     async with _claimed(build):
-        return await build.run(progress)
+        try:
+            return await build.run(progress)
+        except RebuildFailed as failed:
+            raise await _traced(workspace, failed) from failed
+
+
+async def _traced(workspace: Workspace, failed: RebuildFailed) -> RebuildFailed:
+    """Say also which release wrote the event, where that is what it failed at."""
+    row = await workspace.log.row(failed.position)
+    try:
+        if row is not None:
+            decode(row)
+    except UnreadableEvent as error:
+        writer = (await told_in_full(workspace, error)).removeprefix(str(error))
+        return RebuildFailed(f"{failed}{writer}", failed.position, failed.topic)
+    return failed
 
 
 class _Build:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import pytest
+
 from projections import bookkeeping
 from projections.bookkeeping import FAILED, LIVE, view_status
 from projections.registry import VIEWS
 from projections.runner import Runner
 from replay.history import history
+from replay.rebuild import RebuildFailed, rebuild
 from storage.append import NewEvent, Submission
 from storage.database import Database
 from storage.releases import Writer, other_writers
@@ -79,6 +82,17 @@ async def test_a_view_stops_at_an_event_of_a_newer_release_and_names_event_posit
             assert "this is release 1.0, the event was written by release 2.0, which has been writing this log" in (
                 status.failure.error
             )
+
+
+async def test_a_rebuild_that_fails_at_an_event_of_a_newer_release_names_it_as_well(settings: Settings) -> None:
+    async with desk_of(settings, "1.0") as old, desk_of(settings, "2.0") as new:
+        await append(old, (await Cast().recorded(old)).lived())
+        strange = await written(new, "ticket.teleported")
+        with pytest.raises(
+            RebuildFailed, match=r"this is release 1\.0, the event was written by release 2\.0"
+        ) as caught:
+            await rebuild(old, VIEWS[0])
+        assert (caught.value.position, caught.value.topic) == (strange, "ticket.teleported")
 
 
 async def test_a_shape_of_a_newer_release_is_traced_as_well_and_a_plain_fault_is_not(settings: Settings) -> None:
