@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from storage.database import Workspace
     from storage.log import StoredRow
 
-AGGREGATES_HELD: Final = 10_000  # some 3 KB each
+AGGREGATES_HELD: Final = 10_000  # some 3 KB each, of which a third is told by `weight`
+HELD_BYTES: Final = 32 * 1024 * 1024  # as `weight` estimates them: a ticket may be given any number of long values
+FOLDED_AT_ONCE: Final = 500  # events, some 10 ms; then others have their turn
 WAITING_BYTES: Final = 64 * 1024 * 1024  # of commands that wait at once, as they came in
 LONGEST_NUMBER: Final = 18  # digits of a bigint that cannot overflow
 
 Kind = Literal["ticket", "customer", "agent", "team"]
 KINDS: Final[dict[Kind, type[Aggregate]]] = {"ticket": Ticket, "customer": Customer, "agent": Agent, "team": Team}
+
+_COLLECTIONS: Final = (tuple, frozenset, dict)
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -43,10 +47,11 @@ class NotFound(Exception):
 
 
 class Held(NamedTuple):
-    """An aggregate as last seen, and the position of its first event."""
+    """An aggregate as last seen, the position of its first event, and about how many bytes it takes."""
 
     aggregate: Aggregate
     first_position: int
+    weight: int
 
 
 class Desk:
@@ -56,6 +61,7 @@ class Desk:
         self.workspace = workspace
         self._held: OrderedDict[UUID, Held] = OrderedDict()
         self._epoch: str | None = None
+        self._held_bytes = 0
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[bytes, asyncio.Event] = {}
         self._inside = 0
@@ -81,6 +87,7 @@ class Desk:
         if epoch != self._epoch:
             # What is held may have been lost with another server.
             self._held.clear()
+            self._held_bytes = 0
             self._epoch = epoch
         held = self._held.get(stream)
         if held is None or fresh:
@@ -92,21 +99,30 @@ class Desk:
         return held
 
     async def _catch_up(self, cls: type[Aggregate], stream: UUID, held: Held | None) -> Held | None:
-        rows = await self.workspace.log.stream(stream, after=0 if held is None else held.aggregate.version)
-        if rows:
-            await self.workspace.keyring.load(rows)
-            held = fold(rows, self.workspace, held)
-            if isinstance(held.aggregate, cls) and self.workspace.log.epochs.known == self._epoch:
-                self._hold(held)
+        while True:
+            after = 0 if held is None else held.aggregate.version
+            rows = await self.workspace.log.stream(stream, after=after, limit=FOLDED_AT_ONCE)
+            if rows:
+                await self.workspace.keyring.load(rows)
+                held = fold(rows, self.workspace, held)
+            if len(rows) < FOLDED_AT_ONCE:
+                break
+        if held is not None and isinstance(held.aggregate, cls) and self.workspace.log.epochs.known == self._epoch:
+            self._hold(held)
         return held
 
     def _hold(self, held: Held) -> None:
-        known = self._held.get(held.aggregate.id)
-        if known is None or known.aggregate.version <= held.aggregate.version:
-            self._held[held.aggregate.id] = held
-            self._held.move_to_end(held.aggregate.id)
-            if len(self._held) > AGGREGATES_HELD:
-                self._held.popitem(last=False)
+        stream = held.aggregate.id
+        known = self._held.get(stream)
+        if known is not None:
+            if known.aggregate.version > held.aggregate.version:
+                return
+            self._held_bytes -= known.weight
+        self._held[stream] = held
+        self._held.move_to_end(stream)
+        self._held_bytes += held.weight
+        while len(self._held) > AGGREGATES_HELD or (self._held_bytes > HELD_BYTES and len(self._held) > 1):
+            self._held_bytes -= self._held.popitem(last=False)[1].weight
 
     async def resolve(self, kind: Kind, reference: str) -> UUID:
         """Give the stream that an id, a ticket's short number or a foreign id means. Raises NotFound.
@@ -171,7 +187,7 @@ class Desk:
                 known = self._held.get(aggregate.id)
                 first = known.first_position if known is not None else appended.first_position + events[aggregate.id]
                 if known is not None or guards[aggregate.id] == 0:
-                    self._hold(Held(aggregate, first))
+                    self._hold(Held(aggregate, first, weight(aggregate)))
 
 
 def fold(rows: Sequence[StoredRow], workspace: Workspace, held: Held | None = None) -> Held:
@@ -185,7 +201,19 @@ def fold(rows: Sequence[StoredRow], workspace: Workspace, held: Held | None = No
             aggregate = event.mutate(aggregate)
         except Exception as error:  # whatever it is, it is this stream's alone
             raise UnfitEvent(row, error) from error
-    return Held(cast("Aggregate", aggregate), first)
+    folded = cast("Aggregate", aggregate)
+    return Held(folded, first, weight(folded))
+
+
+def weight(aggregate: Aggregate) -> int:
+    """Estimate the bytes of what an aggregate was given: its texts, and whatever its collections hold."""
+    total = 1_000
+    for value in aggregate.__dict__.values():
+        if isinstance(value, str):
+            total += len(value)
+        elif value and isinstance(value, _COLLECTIONS):
+            total += len(repr(value))
+    return total
 
 
 def copied(aggregate: A) -> A:

@@ -161,7 +161,7 @@ async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID 
         key = digest("command", request.caller.credential_id.bytes + request.key.encode())
         body = digest(
             f"body {spec.kind} {spec.name} {target}",
-            command.__pydantic_serializer__.to_json(command, exclude_defaults=True),
+            command.__pydantic_serializer__.to_json(command, exclude_unset=True),
         )
     job = _Job(desk, request, spec, stream, command, key, body)
     desk.admit(request.size)

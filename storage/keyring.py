@@ -31,7 +31,7 @@ ID_BYTES: Final = 16
 SALT_BYTES: Final = 16
 ERASED: Final = "[erased]"
 """What an opened personal value reads as when its key or bytes are gone."""
-KEYS_HELD: Final = 100_000  # about 40 MB; beyond it the longest unused is dropped and read again when needed
+KEYS_HELD: Final = 25_000  # about 10 MB; beyond it the longest unused is dropped and read again when needed
 
 
 class RootKeyError(Exception):

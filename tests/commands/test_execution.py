@@ -305,6 +305,41 @@ async def test_the_copies_held_in_memory_are_bounded(alpha: Workspace, monkeypat
     assert (await sender.send("ticket", "tag", tickets[0], tags=["a"])).version == 2
 
 
+async def test_the_copies_held_in_memory_are_bounded_by_what_they_hold_as_well(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commands.desk.HELD_BYTES", 100_000)
+    sender = Sender.at(alpha)
+    tickets = [await sender.ticket(custom_fields={"log": "x" * 40_000}) for _ in range(5)]
+    held = sender.desk._held
+    assert [ticket in held for ticket in tickets] == [False, False, False, True, True]
+    assert sender.desk._held_bytes == sum(one.weight for one in held.values()) <= 100_000
+    assert (await sender.send("ticket", "tag", tickets[0], tags=["a"])).version == 2
+
+
+async def test_a_long_stream_is_folded_piece_by_piece(alpha: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("commands.desk.FOLDED_AT_ONCE", 3)
+    sender = Sender.at(alpha)
+    ticket = await sender.ticket()
+    for number in range(7):
+        await sender.send("ticket", "add-note", ticket, text=f"Note {number}")
+    for events in (8, 9, 10):
+        found = await Sender.at(alpha).desk.load(Ticket, ticket)
+        assert (found.version, found.notes) == (events, events - 1)
+        await sender.send("ticket", "add-note", ticket, text="One more")
+
+
+async def test_leaving_a_field_out_and_emptying_it_are_different_requests(alpha: Workspace) -> None:
+    sender = Sender.at(alpha)
+    customer = await sender.customer(email="ann@example.org")
+    first = await sender.send("customer", "change-contact", customer, key="k", name="Anna")
+    assert (await sender.send("customer", "change-contact", customer, key="k", name="Anna")) == first._replace(
+        replayed=True
+    )
+    with pytest.raises(KeyReused):
+        await sender.send("customer", "change-contact", customer, key="k", name="Anna", email=None)
+
+
 async def test_every_command_says_what_it_does_and_who_may_give_it() -> None:
     for spec in COMMANDS.values():
         assert spec.summary.endswith("."), spec.name
