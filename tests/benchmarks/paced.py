@@ -86,14 +86,14 @@ async def main(
         "ours_milliseconds": ours.result["milliseconds"],
         "ours_visible_milliseconds": visible,
         "ours_read_back_milliseconds": ours.result["timetable"]["read_back_milliseconds"],
-        "ours_answered_per_second": _answered(ours),
+        "ours_answered_per_second": ours.per_second,
         "ours_timetable": ours.result["timetable"],
         "ours_processor_seconds": ours.processor,
         "plain_rate": plain_rate,
         "plain_milliseconds": plain.result["milliseconds"],
-        "plain_answered_per_second": _answered(plain),
+        "plain_answered_per_second": plain.per_second,
         "plain_at_rate_milliseconds": plain_at_rate.result["milliseconds"],
-        "plain_at_rate_answered_per_second": _answered(plain_at_rate),
+        "plain_at_rate_answered_per_second": plain_at_rate.per_second,
         "pgbench_milliseconds": bare,
         "rate": rate,
         "connections": connections,
@@ -110,13 +110,8 @@ async def _plain(place: Ground, people: People, plan: Plan) -> Loaded:
     async with plain_service(address, PLAIN_SETTING, people) as service:
         found = await load(service, plan, place.cluster)
     await require_exactly(address, "desk_events", found.acknowledged)
-    say(f"commands: {_answered(found):,.0f}/s, {found.result['milliseconds']}")
+    say(f"commands: {found.per_second:,.0f}/s, {found.result['milliseconds']}")
     return found
-
-
-def _answered(found: Loaded) -> float:
-    per_second: float = found.result["timetable"]["answered_per_second"]
-    return per_second
 
 
 if __name__ == "__main__":

@@ -48,9 +48,9 @@ class Timetable(Run):
             await self.looks.connect(self.fail)
         await super().send_all()
         self.looks.close()
+        self.result.per_second = round(self.in_time / self.plan.seconds, 1)
         self.result.timetable = {
             "due_per_second": self.plan.rate,
-            "answered_per_second": round(self.in_time / self.plan.seconds, 1),
             "sent_late_milliseconds": milliseconds(self.late),
             "most_waiting_for_a_connection": self.most_waiting,
             "never_sent": len(self.due),
