@@ -148,9 +148,6 @@ class Run:
     async def send_all(self) -> None:
         """Connect everybody, send until enough was measured, and write down what was acknowledged."""
         plan, loop = self.plan, asyncio.get_running_loop()
-        self.counted_from = time.monotonic() + plan.warm_up_seconds
-        self.stop_at = self.counted_from + plan.seconds
-        loop.call_later(plan.warm_up_seconds, self.count)
         for number in range(plan.concurrency):
             person = Person(self, number)
             self.people.append(person)
@@ -165,20 +162,27 @@ class Run:
         tell(COUNTED)
         for person in self.people:
             person.wire.close()
-        self._conclude()
+        self.conclude()
 
     @property
     def answered(self) -> int:
         """Commands answered so far, the warm-up's included."""
         return len(self.acknowledged) + self.result.changed_nothing
 
-    def count(self) -> None:
-        """Begin to count."""
+    def begin(self) -> None:
+        """Begin the warm-up, after which it is counted."""
+        self.counted_from = time.monotonic() + self.plan.warm_up_seconds
+        self.stop_at = self.counted_from + self.plan.seconds
+        asyncio.get_running_loop().call_later(self.plan.warm_up_seconds, self._count)
+
+    def _count(self) -> None:
         self.processor_before = time.process_time()
         tell(COUNTING)
 
     def joined(self, person: Person) -> None:
-        """Begin with a person who has just connected."""
+        """Let a person begin who has just connected."""
+        if len(self.people) == 1:
+            self.begin()
         self.next(person)
 
     def free(self, person: Person, _head: bytes) -> None:
@@ -249,7 +253,8 @@ class Run:
         if not self.done.done():
             self.done.set_result(None)
 
-    def _conclude(self) -> None:
+    def conclude(self) -> None:
+        """Work out the result and write down what was acknowledged."""
         result = self.result
         result.processor_seconds = round(time.process_time() - self.processor_before, 3)
         result.commands = len(self.delays)
@@ -275,6 +280,7 @@ class OneTicket(Run):
     def joined(self, person: Person) -> None:
         """Let the first open the ticket and the others begin once it is there."""
         if len(self.people) == 1:
+            self.begin()
             person.send(Ticket(), "open", time.monotonic())
         elif self.reference:
             self.next(person)

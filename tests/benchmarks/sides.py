@@ -90,7 +90,7 @@ class PlainSetting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a load came to. Raises nothing: wrong answers have ended the measurement before."""
+    """What a load came to; a wrong answer would have ended the measurement instead."""
 
     result: dict[str, Any]
     acknowledged: list[Acknowledged]
