@@ -57,6 +57,9 @@ SELECT notification_id, originator_id, originator_version, topic, recorded_at, s
 FROM {schema}.events ORDER BY notification_id
 """
 
+EPOCH = "SELECT epoch FROM {schema}.log_identity"
+"""Which log it is; a crash, unlike a restore, does not begin another, since it loses nothing."""
+
 CLAIMS = "SELECT kind, encode(key, 'hex'), stream FROM {schema}.claims"
 
 

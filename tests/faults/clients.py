@@ -22,6 +22,7 @@ DEFINITE_WITHIN = 150.0  # seconds; a desk that cannot be made to answer for so 
 GIVES_UP = 0.02  # of the commands: their client loses interest after one attempt
 WITHOUT_KEY = 0.2  # of the commands: sent once without a key, and left at that whatever is answered
 SENDS_TWICE = 0.08  # of the commands: sent twice at the same time, as an impatient person or a proxy does
+LOOKS_AFTERWARDS = 0.2  # of the commands: their client reads the ticket at once, and has to find what was answered
 STATES_VERSION = 0.15  # of the commands: bound to the version that the client saw last
 LONGEST_LIFE = 70  # commands on one ticket, so that its history can be searched
 TICKETS_AT_ONCE = 4  # shared by all clients, so that they meet
@@ -112,6 +113,8 @@ class Client:
             shop.retire(ticket)
         expected = shop.versions.get(ticket) if chance.random() < STATES_VERSION else None
         await self._send(http, f"ticket.{name}", ticket, self._body(name), expected)
+        if chance.random() < LOOKS_AFTERWARDS:
+            await self.read(http, ticket)
 
     def _body(self, name: str) -> dict[str, Any]:
         chance = self._chance

@@ -17,12 +17,17 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import httpx
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from domain.event import Role
+from storage import credentials
+from storage.database import Database
 from storage.embedded import SUPERUSER, EmbeddedServer
+from storage.migrations import create_workspace, migrate
 from storage.programs import EmbeddedServerError
 from storage.settings import Settings
 from tests.faults.proxy import Proxy
@@ -105,20 +110,6 @@ class Rig:
             return {"desk": serve}
         return {"desk": (*serve, "--no-views"), "views": ("project",), "spare views": ("project",)}
 
-    def desk(self, *arguments: str) -> str:
-        """Run a `desk` command to its end and give what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "api.cli", *arguments],
-            env=self.environment(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
     async def start(self) -> None:
         """Bring everything up."""
         self.address = f"http://127.0.0.1:{free_port()}"
@@ -128,8 +119,7 @@ class Rig:
             if not self.together:
                 self.proxy = Proxy(self.directory / "wire", server.conninfo())
                 await self.proxy.start()
-            await asyncio.to_thread(self.desk, "workspace", "create", WORKSPACE)
-            self.token = await asyncio.to_thread(self.desk, "credential", "issue", "--role", "administrator")
+            self.token = await self._furnish()
             for name in self.commands():
                 self.launch(name)
             await self.ready()
@@ -137,6 +127,14 @@ class Rig:
             if self.together:
                 await asyncio.to_thread(server.stop)  # from here on it is the desk's alone
         self._keeper = asyncio.create_task(self._keep(None if self.together else server))
+
+    async def _furnish(self) -> str:
+        """Make the workspace, and give a credential of an administrator."""
+        settings = Settings(self.data_dir, self.directory / "root.key", postgres_version=self.server().version)
+        await migrate(settings)
+        await create_workspace(settings, WORKSPACE)
+        async with await Database.open(settings) as database:
+            return await credentials.issue(database, WORKSPACE, Role.ADMINISTRATOR, uuid4(), label="faults")
 
     async def stop(self) -> None:
         """End every process."""

@@ -71,6 +71,7 @@ class Trial:
         self._clients = clients
         self._chance = Random(f"{seed} mishaps")  # noqa: S311 - to be repeated, not to be secret
         self.history = History()
+        self._epoch: list[tuple[Any, ...]] = []
         self.shop = Shop(made.address, made.token, seed, self.history, [], "", "")
 
     async def people(self) -> None:
@@ -81,6 +82,7 @@ class Trial:
             self.shop.agents.append(made["id"])
         body = {"name": "王小明", "email": "wang@example.com"}
         self.shop.requester = (await self._make("customer", "register", body))["id"]
+        self._epoch = await self.rig.query(checker.EPOCH.format(schema=SCHEMA))
 
     async def _make(self, kind: str, command: str, body: dict[str, Any]) -> dict[str, Any]:
         sent = Sent(uuid4(), -1, f"{kind}.{command}", None, body)
@@ -139,6 +141,9 @@ class Trial:
     async def _judge(self, report: Report) -> None:
         rows = await self.rig.query(checker.LOG.format(schema=SCHEMA))
         claims = await self.rig.query(checker.CLAIMS.format(schema=SCHEMA))
+        epoch = await self.rig.query(checker.EPOCH.format(schema=SCHEMA))
+        if epoch != self._epoch:
+            report.wrong.append(f"the log's epoch was {self._epoch} and is {epoch}, though nothing was restored")
         conninfo = self.rig.conninfo()
         await asyncio.to_thread(self._examine, report, rows, claims, conninfo)
 
