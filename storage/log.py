@@ -42,6 +42,7 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 OUTCOME_DAYS: Final = 7  # an idempotency key is known for at least as long
 OUTCOME_WEEKS_AHEAD: Final = 4  # so that a rotation may be missed for a month
 APPEND_TIMEOUT: Final = 30.0  # seconds one append may take, reconnections included
+RECONNECT_PAUSE: Final = 0.05  # seconds; a server that restarts refuses connections for a while
 
 
 class StoredRow(NamedTuple):
@@ -239,7 +240,7 @@ class Log:
                             raise
                         lost = True
                         await self.close()
-                        await asyncio.sleep(0.05)
+                        await asyncio.sleep(RECONNECT_PAUSE)
         except TimeoutError:
             await self.close()
             message = f"the database did not answer within {APPEND_TIMEOUT:.0f} seconds"

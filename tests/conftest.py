@@ -15,6 +15,8 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 WORKSPACES = ("alpha", "beta")
+
+# What `pytest --hypothesis-profile=soak` means for the tests that go by it; a seed is given with --hypothesis-seed.
+hypothesis_settings.register_profile(
+    "soak",
+    max_examples=3000,
+    stateful_step_count=50,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
 
 UNSAFE_BUT_QUICK = {
     "fsync": "off",
@@ -88,16 +100,16 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """Give the server of DATABASE_URL or the libpq variables, else an embedded one for this run."""
+    """Give the server of DATABASE_URL or the libpq variables, else an embedded one of DESK_POSTGRES_VERSION."""
     prefix = f"ledgerdesk_test_{uuid4().hex[:8]}"
-    external = Settings.from_environment().database_url
-    if external is not None:
-        yield Server(external, external, prefix)
+    chosen = Settings.from_environment()
+    if chosen.database_url is not None:
+        yield Server(chosen.database_url, chosen.database_url, prefix)
         return
     # Not below pytest's own directory: that one is closed to the user a root's PostgreSQL runs as.
     directory = Path(tempfile.gettempdir()) / prefix
     try:
-        with EmbeddedServer(directory, options=UNSAFE_BUT_QUICK) as embedded:
+        with EmbeddedServer(directory, version=chosen.postgres_version, options=UNSAFE_BUT_QUICK) as embedded:
             yield Server(embedded.conninfo(user=SUPERUSER, dbname="postgres"), embedded.conninfo(user=OWNER), prefix)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
