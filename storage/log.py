@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 from storage.append import (
     APPEND,
     Appended,
+    Claimed,
     Conflict,
     EarlierEpoch,
     EventTooLarge,
@@ -269,7 +270,8 @@ class Log:
             outcomes = []
             for submission in batch:
                 outcome = next(answered) if submission.epoch in {None, self._epoch} else EarlierEpoch()
-                if isinstance(outcome, Conflict | EarlierEpoch):
+                # A value it claimed may be another's by now, given up again by a later command of the same batch.
+                if isinstance(outcome, Conflict | Claimed | EarlierEpoch):
                     known = await self._recognised(connection, submission)
                     unsure = unsure or known is not None
                     outcome = known or outcome
@@ -510,8 +512,9 @@ LEFT JOIN LATERAL (
 ) e ON true
 """
 
+# The last position by the end of the primary key: asked whether one above exists, the planner scans the table for it.
 _POSITION_AT = """
-SELECT p.position, EXISTS (SELECT FROM {schema}.events WHERE notification_id > p.position)
+SELECT p.position, p.position < (SELECT max(notification_id) FROM {schema}.events)
 FROM {schema}.position_at(%s) p (position)
 """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Cut(StrEnum):
-    """When the wire breaks, in the course of one statement that gives rows."""
+    """When the wire breaks, in the course of one statement that was prepared before."""
 
     BEFORE = "before the server hears of it"
     DURING = "when the server has been told and nobody waits for its answer"
@@ -85,9 +85,10 @@ class Wire:
             back.write(first)
             breakable = self._only in first
             # Whichever end goes first, by itself or by a break, takes the other one with it.
+            told = asyncio.Event()
             ways = [
-                asyncio.create_task(self._requests(reader, back, breakable=breakable)),
-                asyncio.create_task(self._replies(there, writer, breakable=breakable)),
+                asyncio.create_task(self._requests(reader, back, told, breakable=breakable)),
+                asyncio.create_task(self._replies(there, writer, told, breakable=breakable)),
             ]
             try:
                 await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -109,33 +110,37 @@ class Wire:
             return True
         return False
 
-    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, breakable: bool) -> None:
+    async def _requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, told: asyncio.Event, *, breakable: bool
+    ) -> None:
         while data := await reader.read(65536):
             # A prepared statement is carried out by Bind, Describe, Execute, Sync, which the client sends together.
             executes = breakable and data[:1] == b"B"
             if executes and self._break(Cut.BEFORE):
                 return
+            if executes:
+                told.set()
             writer.write(data)
             await writer.drain()
             if executes and self._break(Cut.DURING):
                 return
 
-    async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, breakable: bool) -> None:
+    async def _replies(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, told: asyncio.Event, *, breakable: bool
+    ) -> None:
         held = b""
-        rows = False
         with suppress(asyncio.IncompleteReadError):
             while breakable:
                 head = await reader.readexactly(5)
                 held += head + await reader.readexactly(int.from_bytes(head[1:]) - 4)
-                rows = rows or head[:1] == b"D"
-                if head[:1] == b"Z" and rows and self._break(Cut.AFTER):
+                if head[:1] == b"Z" and told.is_set() and self._break(Cut.AFTER):
                     return
                 # Whole answers are handed on, so that nothing is known of one that is lost. Before the first statement
                 # the client has to be asked for its password, and an error may be the last word.
                 if head[:1] in b"ZRE":
                     writer.write(held)
                     await writer.drain()
-                    held, rows = b"", False
+                    held = b""
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
