@@ -22,11 +22,11 @@ _WEEK: Final = re.compile(r"\d{8}")
 
 
 class Scan(NamedTuple):
-    """One way into a table: SEQSCAN and the like, the table, and the index if it is by one."""
+    """One way into a table: SEQSCAN and the like, the table, and the index it is by."""
 
     kind: str
     table: str
-    index: str | None
+    by: str | None
 
 
 class Plan(NamedTuple):

@@ -353,7 +353,7 @@ def test_a_large_store_is_asked_by_index(store: Store, ask: str) -> None:
     plans = store.plans["large", ask]
     walked = {scan.table for plan in plans for scan in plan.scans if scan.kind == "SEQSCAN"} - SMALL_TABLES
     assert walked == set()
-    used = {scan.index for plan in plans for scan in plan.scans}
+    used = {scan.by for plan in plans for scan in plan.scans}
     assert used >= ASKS[ask][1]
 
 

@@ -141,6 +141,8 @@ class Wire:
                     writer.write(held)
                     await writer.drain()
                     held = b""
+                    if head[:1] == b"Z":
+                        told.clear()
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
