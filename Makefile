@@ -29,7 +29,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 run: setup ## Start the desk on 127.0.0.1:8000 with a small demo
 	@exec $(BIN)/desk run
 
-test: setup ## Run the tests on a real PostgreSQL
+test: setup ## Run the tests on a PostgreSQL of their own (DESK_POSTGRES_VERSION=16), or on DATABASE_URL's
 	@$(BIN)/python -m pytest
 
 soak: setup ## Break the desk for 20 minutes, with a seed to repeat it (SOAK_SECONDS, SOAK_SEED)
