@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from api import problems
 from api.access import CREDENTIAL
 from api.headers import stated
+from domain.event import Role
 from storage.codec import UnreadableEvent
 from storage.metrics import UNREADABLE
 
@@ -58,8 +59,11 @@ class Framing:
                 logger.exception("request %s failed: %s %r", request_id, scope["method"], scope["path"])
                 answer = problems.internal_error(str(request_id))
             elif isinstance(failure, UnreadableEvent):
-                UNREADABLE.labels(scope[CREDENTIAL].workspace, failure.reason).inc()
+                credential = scope[CREDENTIAL]
+                UNREADABLE.labels(credential.workspace, failure.reason).inc()
                 logger.error("request %s: %s", request_id, failure)  # noqa: TRY400 - it says where, which is all there is to know
+                if credential.role == Role.CUSTOMER:
+                    answer = problems.unreadable(str(request_id))
             if started:
                 raise
             await answer(scope, receive, labelled)

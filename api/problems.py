@@ -194,7 +194,8 @@ UNREADABLE_HISTORY: Final = _kind(
     "missing, `expected` is the first), `unknown_event` (of a type that this release does not know), `newer_event` "
     "(in a shape that only a newer release knows), `undecodable_event` (not what its type should look like) or "
     "`unfit_event` (it cannot follow the events before it). Give these values to whoever operates the desk. The "
-    "history of a ticket tells what can still be read, and as-of reads work up to the event before.",
+    "history of a ticket tells what can still be read, and as-of reads work up to the event before. A customer is told "
+    "none of this but the kind of problem.",
 )
 INTERNAL_ERROR: Final = _kind(
     "internal-error",
@@ -356,6 +357,11 @@ def _said_by_the_framework(failure: HTTPException) -> str:
 def internal_error(instance: str) -> Response:
     """Answer a fault of the desk itself; what went wrong is in the log only."""
     return Problem(INTERNAL_ERROR, "Something went wrong here. Nothing is known to be recorded.").response(instance)
+
+
+def unreadable(instance: str) -> Response:
+    """Tell a customer that a record cannot be read: whether it is that customer's own cannot be read either."""
+    return Problem(UNREADABLE_HISTORY, "This cannot be read at the moment.").response(instance)
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
