@@ -118,12 +118,17 @@ class EmbeddedServer:
             raise EmbeddedServerError(message)
         return program
 
+    def environment(self, *, user: str = OWNER, dbname: str = DATABASE) -> dict[str, str]:
+        """Give the environment in which a client program finds a database of this server."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
+        found = {"PGHOST": str(self._reachable_socket_dir()), "PGPORT": str(PORT)}
+        return env | found | {"PGUSER": user, "PGDATABASE": dbname}
+
     def run(
         self, name: str, *arguments: str, user: str = OWNER, dbname: str = DATABASE, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a client program on a database of this server and give what it printed."""
-        env = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-        env |= {"PGHOST": str(self._reachable_socket_dir()), "PGPORT": str(PORT), "PGUSER": user, "PGDATABASE": dbname}
+        env = self.environment(user=user, dbname=dbname)
         return subprocess.run(  # noqa: S603 - a program of ours
             [self.bin(name), *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=check
         )
