@@ -19,6 +19,7 @@ import pytest
 
 from domain.event import Role
 from storage import credentials
+from storage.append import Submission
 from storage.database import Database
 from storage.migrations import create_workspace, migrate
 from storage.settings import Settings
@@ -57,7 +58,7 @@ class Desk:
 
     http: httpx.AsyncClient
     servers: Pair
-    process: subprocess.Popen[bytes]
+    settings: Settings
     told: list[Acknowledged] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -128,7 +129,7 @@ async def serving(servers: Pair, **environment: str) -> AsyncIterator[Desk]:
         limits = httpx.Limits(max_connections=CLIENTS * 2)
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=address, headers=headers, timeout=PATIENCE, limits=limits) as http:
-            yield Desk(http, servers, process)
+            yield Desk(http, servers, settings)
         assert process.poll() is None, log.read_text()
         assert "Traceback" not in log.read_text()
     finally:
@@ -224,6 +225,15 @@ async def test_a_command_whose_wait_for_the_standby_was_cut_short_is_answered_wh
                 "the standby has it",
             )
         check_exactly_once(desk)
+
+        # What appends nothing, such as a refusal, may stand on what is not there yet, and waits as well.
+        async with await Database.open(desk.settings) as database:
+            log = (await database.workspace("main")).log
+            with servers.parted():
+                confirmed = asyncio.create_task(log.append(Submission(guards={uuid4(): 0})))
+                await until(lambda: len(servers.waiting()) == 1, "a confirmation waits for the standby")
+                assert not confirmed.done()
+            await confirmed
 
         # Told to stop waiting, a commit is reported as done, with no more than a warning.
         with servers.parted():
