@@ -235,14 +235,16 @@ GRANT SELECT ON {schema}.views TO ledgerdesk_reader;
 
 # The fence: nobody but the owner, not twice over the same events, and only events that are in this server's log: a page
 # read from a primary that is lost must not be written to the standby that was promoted instead. Writing also renews the lease. The commit does
-# not wait for the disk: after a crash of the server rows and checkpoint are back together at an earlier place.
+# not wait for the disk: after a crash of the server rows and checkpoint are back together at an earlier place. A process
+# that stands still in the middle would keep the row locked, and others from taking the view over: the server ends it.
 _ADVANCE = """
 UPDATE {schema}.views
 SET position = %(new)s, recorded_at = %(recorded_at)s, leased_until = now() + %(lease)s * interval '1 second'
 WHERE name = %(name)s AND version = %(version)s AND position = %(old)s AND owner = %(owner)s AND state = 'live'
   AND (%(recorded_at)s::timestamptz IS NULL OR EXISTS (
       SELECT FROM {schema}.events WHERE notification_id = %(new)s AND recorded_at = %(recorded_at)s))
-RETURNING set_config('synchronous_commit', 'off', true)
+RETURNING set_config('synchronous_commit', 'off', true),
+          set_config('idle_in_transaction_session_timeout', (%(lease)s * 1000)::text, true)
 """
 
 _STOP = """

@@ -322,11 +322,14 @@ def _chunks(workspaces: Sequence[Workspace]) -> list[Sequence[Workspace]]:
     return [workspaces[start : start + size] for start in range(0, len(workspaces), size)]
 
 
-# A row that another process is just writing has a lease that has not run out, so that this does not wait for it.
+# A row that is locked is passed over: whoever is writing it has a lease, or stands still and is ended by the server.
 _LEASE = """{part} AS (
     UPDATE {schema}.views SET owner = %(owner)s, leased_until = now() + %(lease)s * interval '1 second'
-    WHERE (owner = %(owner)s OR owner IS NULL OR leased_until < now())
-      AND (name, version) IN (SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[]))
+    WHERE (name, version) IN (
+        SELECT name, version FROM {schema}.views
+        WHERE (owner = %(owner)s OR owner IS NULL OR leased_until < now())
+          AND (name, version) IN (SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[]))
+        FOR UPDATE SKIP LOCKED)
 )"""
 
 _STANDING = """

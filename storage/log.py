@@ -100,7 +100,7 @@ class Log:
         name = Identifier(schema)
         self._sql_append = SQL(APPEND).format(schema=name).as_string()
         self._sql_note = SQL("SELECT {schema}.note_release(%s)").format(schema=name).as_string()
-        self._sql_lock = SQL("SELECT {schema}.lock_log()").format(schema=name).as_string()
+        self._sql_lock = SQL(_LOCK).format(schema=name, patience=int(APPEND_TIMEOUT * 1000)).as_string()
         self._sql_rotate = SQL("SELECT {schema}.rotate_outcomes(%s, %s)").format(schema=name).as_string()
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
@@ -177,7 +177,12 @@ class Log:
                         return outcome
 
                     yield append
-        except (TimeoutError, psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
+        except (
+            TimeoutError,
+            psycopg.OperationalError,
+            psycopg.errors.ReadOnlySqlTransaction,
+            psycopg.errors.IdleInTransactionSessionTimeout,
+        ) as error:
             message = f"the database did not answer: {error}"
             raise LogUnavailable(message) from error
         self._database.wake(self._workspace)
@@ -462,6 +467,11 @@ def _is_lost(error: psycopg.Error, connection: psycopg.AsyncConnection[Any] | No
     lost = connection is None or connection.closed or state[:3] in {"08", "57P"} or not state
     return lost and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
+
+# A process that stands still with the log to itself would keep everybody else waiting: the server ends it.
+_LOCK = """
+SELECT {schema}.lock_log(), set_config('idle_in_transaction_session_timeout', {patience}::text, true)
+"""
 
 _COLUMNS = "notification_id, originator_id, originator_version, topic, state, personal, recorded_at"
 
