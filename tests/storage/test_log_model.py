@@ -267,6 +267,7 @@ class LogMachine(RuleBasedStateMachine):
         self.numbers = count()
         self.sent: list[Submission] = []
         self.readers = [Reader(), Reader()]
+        self.sound = True
 
     @initialize()
     def begin(self) -> None:
@@ -275,7 +276,8 @@ class LogMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.ground.runner.run(self.everything_is_as_the_model_says())
+            if self.sound:
+                self.ground.runner.run(self.everything_is_as_the_model_says())
         finally:
             self.ground.runner.run(self.ground.remove(self.workspaces))
 
@@ -360,6 +362,7 @@ class LogMachine(RuleBasedStateMachine):
                 owners = {value: await self.reading.log.owner_of(*value) for value in VALUES}
             return asked, rows, {value: owner for value, owner in owners.items() if owner is not None}
 
+        self.sound = False  # until the answers are explained; a second complaint would hide the first
         asked, rows, owners = self.ground.runner.run(together())
         new = [NewEvent(*row[1:6]) for row in rows]
 
@@ -372,6 +375,7 @@ class LogMachine(RuleBasedStateMachine):
         explained = Explanation(self.model, fits=fits, lossy=lossy).of(asked)
         assert explained is not None, f"no order explains {asked} after {self.model}, with {new} and {owners} found"
         self.model = explained
+        self.sound = True
 
     async def asked(
         self,
