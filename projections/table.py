@@ -93,6 +93,7 @@ class Shelf:
             "key": key,
             "since": Identifier(table.since),
             "first": Identifier(table.key[0]),
+            "type": SQL(table.columns[table.key_places[0]].type),
             "changes": SQL(", ").join(
                 SQL("{0} = excluded.{0}").format(Identifier(name)) for name in table.names if name not in table.key
             ),
@@ -179,8 +180,12 @@ def shelf(table: Table, schema: str, name: str) -> Shelf:
     return Shelf(table, schema, name)
 
 
-# By the primary key, whose first column is the stream.
-_LOAD = "SELECT {columns} FROM {place} WHERE {first} = ANY(%s)"
+# By the primary key, whose first column is the stream: one look each, whatever the planner thinks of the table. A plan
+# made while it was empty is kept, and joined or matched in any other way it would walk through all that came since.
+_LOAD = """
+SELECT t.* FROM unnest(%s::{type}[]) u (value)
+CROSS JOIN LATERAL (SELECT {columns} FROM {place} WHERE {first} = u.value OFFSET 0) t
+"""
 
 # The rows travel as one JSON document: arrays of arrays (tags) do not unnest, and one parameter needs no typing.
 _SAVE = """
@@ -188,12 +193,13 @@ INSERT INTO {place} ({columns}) SELECT {columns} FROM json_populate_recordset(NU
 ON CONFLICT ({key}) DO UPDATE SET {changes}
 """
 
-# All parts of the statement see the table as it was before, so that the copy is of the rows about to be replaced.
+# All parts of the statement see the table as it was before, so that the copy is of the rows about to be replaced. They
+# are looked for one by one, as in _LOAD.
 _SAVE_WITH_PAST = """
 WITH n AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::{place}, %s::text::json)),
 replaced AS (
     INSERT INTO {past} ({columns}, until, replaced_at)
-    SELECT {old}, n.{since}, now() FROM {place} t JOIN n ON {same}
+    SELECT {old}, n.{since}, now() FROM n CROSS JOIN LATERAL (SELECT * FROM {place} t WHERE {same} OFFSET 0) t
 )
 INSERT INTO {place} ({columns}) SELECT {columns} FROM n
 ON CONFLICT ({key}) DO UPDATE SET {changes}
