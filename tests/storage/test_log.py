@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
@@ -24,8 +25,9 @@ from storage.append import (
     NewEvent,
     Submission,
 )
-from storage.database import ROLE_NAMES, Database
+from storage.database import ROLE_NAMES, Database, DatabaseUnreachable
 from storage.settings import external_conninfo
+from tests.storage.wire import Cut, Wire, unencrypted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,6 +292,31 @@ async def test_an_append_whose_connection_dies_is_done_exactly_once(alpha: Works
     for stream, appended in zip(streams, results, strict=True):
         mine = [row.position for row in rows if row.stream == stream]
         assert mine == [each.position for each in appended]
+
+
+async def test_a_command_whose_reply_was_lost_is_known_though_another_holds_by_now_what_it_claimed(
+    settings: Settings,
+) -> None:
+    ann, bob = uuid4(), uuid4()
+    async with await Wire.to(settings.database_url or "", only="desk append") as wire:
+        over_it = replace(settings, database_url=wire.conninfo(settings.database_url or ""))
+        try:
+            database = await Database.open(over_it)
+        except DatabaseUnreachable as error:
+            pytest.skip(unencrypted(error))
+        async with database:
+            log = (await database.workspace("alpha")).log
+            await log.append(Submission([event(uuid4(), 1)]))
+            wire.break_next(Cut.AFTER)
+            results = await asyncio.gather(
+                outcome(log, Submission([event(ann, 1, b"ann")], claims=[Claim("email", b"x", ann)])),
+                outcome(log, Submission([event(ann, 2, b"ann")], claims=[Claim("email", b"x", ann, release=True)])),
+                outcome(log, Submission([event(bob, 1, b"bob")], claims=[Claim("email", b"x", bob)])),
+            )
+            assert wire.broken == 1
+            assert [type(result) for result in results] == [Appended] * 3
+            assert await positions(log) == [1, 2, 3, 4]
+            assert await log.owner_of("email", b"x") == bob
 
 
 async def test_a_stalled_database_bounds_the_queue_and_every_caller_gets_an_answer(

@@ -148,6 +148,6 @@ class Wire:
             await writer.drain()
 
 
-def unencrypted(error: psycopg.OperationalError) -> str:
+def unencrypted(error: Exception) -> str:
     """Say why a test that needs a wire is left out."""
     return f"the server takes no unencrypted connection over TCP, and the wire reads what passes: {error}"
