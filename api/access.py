@@ -85,9 +85,17 @@ _LONGEST_SAID = 512
 class CredentialCheck:
     """Finds the credential a request carries; what was found is believed for a few seconds."""
 
-    def __init__(self, database: Database, *, believed_seconds: float = 5.0, most_remembered: int = 10_000) -> None:
-        """Look credentials up in `database`."""
+    def __init__(
+        self,
+        database: Database,
+        *,
+        reading: Database | None = None,
+        believed_seconds: float = 5.0,
+        most_remembered: int = 10_000,
+    ) -> None:
+        """Look credentials up in `database`, those of reading requests first in `reading`."""
         self._database = database
+        self._reading = reading
         self._believed_seconds = believed_seconds
         self._most_remembered = most_remembered
         self._remembered: dict[bytes, tuple[float, Credential]] = {}
@@ -108,7 +116,11 @@ class CredentialCheck:
         remembered = self._remembered.get(digest)
         if remembered is not None and remembered[0] > now:
             return remembered[1]
-        credential = await credentials.find(self._database, token)
+        credential = None
+        if self._reading is not None and request.method == "GET":
+            credential = await credentials.find(self._reading, token)
+        if credential is None:
+            credential = await credentials.find(self._database, token)
         if credential is None:
             self._remembered.pop(digest, None)
             raise _unauthenticated(_UNKNOWN, _NOT_VALID)

@@ -72,8 +72,14 @@ class Application(FastAPI):
             await self.direct(scope, receive, send)
 
 
-def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believed_seconds: float = 5.0) -> FastAPI:
-    """Make the application over an open database.
+def create_app(
+    database: Database,
+    *,
+    reading: Database | None = None,
+    longest_wait: float = LONGEST_WAIT,
+    believed_seconds: float = 5.0,
+) -> FastAPI:
+    """Make the application over an open database; lists and tickets are read from `reading`, such as a standby.
 
     `longest_wait` bounds, in seconds, how long `?after=` waits; a credential that was found is believed for
     `believed_seconds`, so that is how long a revoked one still works.
@@ -90,7 +96,8 @@ def create_app(database: Database, *, longest_wait: float = LONGEST_WAIT, believ
     )
     app.state.database = database
     app.state.desks = Desks(database)
-    app.state.credential_check = CredentialCheck(database, believed_seconds=believed_seconds)
+    app.state.reading = app.state.desks if reading is None else Desks(reading)
+    app.state.credential_check = CredentialCheck(database, reading=reading, believed_seconds=believed_seconds)
     app.state.longest_wait = longest_wait
     app.add_middleware(Framing)
     for known in (HTTPException, RequestValidationError):

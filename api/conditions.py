@@ -64,15 +64,21 @@ def idempotency_key(request: Request) -> str | None:
     return stated
 
 
+def stated_basis(request: Request) -> PositionToken | None:
+    """Give the `Log-Position` that the request carries, if any. Raises Problem malformed-request."""
+    text = _single(request, b"log-position")
+    return None if text is None else parse_position(text)
+
+
 async def require_basis(request: Request, log: Log) -> None:
     """Refuse a command that was decided on what the log has lost since: `Log-Position` says what the caller had read.
 
     Versions may be given anew after a failover that lost events, so that If-Match alone may be true by accident. Raises
     Problem malformed-request or log-epoch-changed.
     """
-    basis = _single(request, b"log-position")
+    basis = stated_basis(request)
     if basis is not None:
-        await parse_position(basis).checked(log)
+        await basis.checked(log)
 
 
 def _single(request: Request, name: bytes) -> str | None:

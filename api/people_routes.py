@@ -17,7 +17,7 @@ from api.command_routes import problem_response
 from api.conditions import position_text
 from api.problems import MALFORMED_REQUEST, Problem
 from api.ticket_routes import READING_PROBLEMS, Caller
-from api.view_pages import After, CursorText, Limit, Line, listed, wait_if_asked
+from api.view_pages import After, CursorText, Limit, Line, listed, reading_desk, wait_if_asked
 from commands.customers import normal_contact
 from commands.desk import NotFound
 from commands.request import may_see
@@ -126,7 +126,7 @@ async def list_customers(
     after: After = None,
 ) -> Response:
     """List customers as they came. `email`, `phone` and `foreign_id` find at most one, at once and from the log."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     ways = {"email": email, "phone": phone, "foreign_id": foreign_id}
     given = {name: value for name, value in ways.items() if value is not None}
     if len(given) > 1:
@@ -196,7 +196,7 @@ async def list_agents(
     after: After = None,
 ) -> Response:
     """List agents as they came."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     return await _listed(
         request, desk, directory.DirectoryFilter(kind="agent", team=team, active=active), limit, cursor, after
     )
@@ -233,7 +233,7 @@ async def list_teams(
     after: After = None,
 ) -> Response:
     """List teams as they came."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     return await _listed(request, desk, directory.DirectoryFilter(kind="team", active=active), limit, cursor, after)
 
 
@@ -259,7 +259,7 @@ async def _listed(
 
 
 async def _read(request: Request, kind: Kind, reference: str, credential: Caller) -> Response:
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     aggregate = await desk.load(_KINDS[kind], await desk.resolve(kind, reference))
     if not may_see(caller(request, credential), aggregate):
         raise NotFound(kind, reference)

@@ -225,15 +225,18 @@ async def _run_part(
             ready()
             await ending.asked.wait()
         else:
-            ending.server = _HttpServer(_http_config(database), door)
+            reading = None
+            if settings.read_database_url is not None:
+                reading = await stack.enter_async_context(await Database.open_for_reading(settings))
+            ending.server = _HttpServer(_http_config(database, reading), door)
             ending.server.should_exit = ending.asked.is_set()
             ready()
             await ending.server.serve(sockets=[door.listener])
 
 
-def _http_config(database: Database) -> uvicorn.Config:
+def _http_config(database: Database, reading: Database | None) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(database),
+        create_app(database, reading=reading),
         http="httptools",
         ws="none",
         lifespan="off",

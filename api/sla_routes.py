@@ -12,17 +12,15 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response  # noqa: TC002 - FastAPI reads the annotation at run time
 
 from api.access import GuardedRoute
-from api.conditions import parse_position
 from api.people_routes import LISTING_PROBLEMS
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
-from api.view_pages import After, CursorText, Limit, true_of, wait_if_asked
+from api.view_pages import After, CursorText, Limit, known_position, reading_desk, true_of, wait_if_asked
 from domain.priority import Priority
 from domain.sla import ClockState, Metric
 from domain.ticket import Ticket
 from projections import sla_clock
 
 if TYPE_CHECKING:
-    from commands.desk import Desk
     from projections.sla_clock import ClockEntry
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])
@@ -112,7 +110,7 @@ async def list_clocks(
     after: After = None,
 ) -> Response:
     """List promises by when they are due. A cursor keeps position and instant of its first page."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     await wait_if_asked(request, desk, sla_clock.VIEW, after)
     now = datetime.now(UTC)
     page = await sla_clock.list_clocks(desk.workspace, clocks, now=now, sort=sort, limit=limit, cursor=cursor)
@@ -142,9 +140,9 @@ async def count_clocks(
     after: After = None,
 ) -> Response:
     """Count the clocks that the list with the same filters has."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     await wait_if_asked(request, desk, sla_clock.VIEW, after)
-    position = None if at is None else await parse_position(at).checked(desk.workspace.log)
+    position = None if at is None else await known_position(request, desk, at)
     now = as_of or datetime.now(UTC)
     found = await sla_clock.count_clocks(desk.workspace, clocks, now=now, at=position)
     counts = {str(state): number for state, number in found.counts.items()}
@@ -162,7 +160,7 @@ async def count_clocks(
 )
 async def read_clocks(*, request: Request, ticket: str, credential: Caller, after: After = None) -> Response:
     """Give first reply and total resolution of a ticket: due when, and how they stand now."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     found = await desk.load(Ticket, await desk.resolve("ticket", ticket))
     await wait_if_asked(request, desk, sla_clock.VIEW, after)
     now = datetime.now(UTC)

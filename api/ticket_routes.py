@@ -16,9 +16,10 @@ from starlette.responses import Response
 from api.access import GuardedRoute, caller_of
 from api.callers import caller
 from api.command_routes import problem_response
-from api.conditions import parse_position, position_text
+from api.conditions import position_text
 from api.problems import FORBIDDEN, MALFORMED_REQUEST, NOT_FOUND, Problem
 from api.ticket_pages import Messages, Moment, TicketTold, files_of, may_read, messages_of, ticket_told
+from api.view_pages import known_position, reading_desk
 from commands.desk import NotFound
 from commands.request import may_see
 from domain.event import Role
@@ -76,11 +77,11 @@ async def read_ticket(
     `as_of` goes by recorded time: what the desk knew then. `provisional` says that the moment is so recent that it
     may still gain events. For an earlier moment `allowed_commands` is empty.
     """
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     if len([moment for moment in (as_of, as_of_version, as_of_position) if moment is not None]) > 1:
         raise Problem(MALFORMED_REQUEST, "Give as_of, as_of_version or as_of_position, not several.")
     log = desk.workspace.log
-    position = None if as_of_position is None else await parse_position(as_of_position).checked(log)
+    position = None if as_of_position is None else await known_position(request, desk, as_of_position)
     moment = Moment(as_of_version, as_of, position)
     if moment.past and credential.role == Role.CUSTOMER:
         detail = "Customers read tickets as they are now."
@@ -108,7 +109,7 @@ async def read_messages(
     messages_limit: MessagesLimit = 50,
 ) -> Response:
     """Give a page of what was written; a customer does not see internal notes."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     stream = await visible_ticket(request, desk, ticket, credential)
     life = await life_of(desk.workspace, stream, kind="ticket")
     page = messages_of(life, Role(credential.role), after=messages_after, limit=messages_limit)
@@ -134,7 +135,7 @@ async def read_history(
 
     Where an event cannot be read, or is missing, `unreadable` says which and why, and the others are given.
     """
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     stream = await desk.resolve("ticket", ticket)
     life = await life_of(desk.workspace, stream, kind="ticket", marked=True)
     told = as_json(life)
@@ -157,7 +158,7 @@ async def read_history(
 )
 async def read_attachment(request: Request, ticket: str, attachment: UUID, credential: Caller) -> Response:
     """Give the bytes of a file that a message of this ticket names and that the caller may see."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     stream = await visible_ticket(request, desk, ticket, credential)
     life = await life_of(desk.workspace, stream, kind="ticket", marked=True)
     role = Role(credential.role)

@@ -11,19 +11,22 @@ from pydantic import AfterValidator
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from api.conditions import parse_position, position_text
-from api.problems import POSITION_NOT_IN_LOG, Problem
+from api.conditions import parse_position, position_text, stated_basis
+from api.problems import POSITION_NOT_IN_LOG, SOON, VIEW_BEHIND, Problem
 from projections.bookkeeping import ViewsNotReady
-from projections.waiting import NotReached, wait_for
+from projections.waiting import LOOK_SECONDS, NotReached, wait_for
+from storage.database import UnknownWorkspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
 
+    from api.conditions import PositionToken
     from commands.desk import Desk
     from projections.listing import Listing
     from projections.view import View
+    from storage.credentials import Credential
 
 MOST_ITEMS: Final = 200
 NOT_READY_PAUSE: Final = 0.05  # seconds between two looks for a view that has no table yet
@@ -52,24 +55,63 @@ After = Annotated[
 ]
 
 
+async def reading_desk(request: Request, credential: Credential) -> Desk:
+    """Give the desk that reads are answered from; where that is a standby's, it may be a little behind.
+
+    A request that carries a `Log-Position` is kept waiting until the desk's log has it. Raises Problem
+    malformed-request, log-epoch-changed, position-not-in-log or view-behind.
+    """
+    try:
+        desk: Desk = await request.app.state.reading.of(credential.workspace)
+    except UnknownWorkspace:
+        desk = await request.app.state.desks.of(credential.workspace)  # made a moment ago
+    basis = stated_basis(request)
+    if basis is not None:
+        position = await _checked(request, desk, basis)
+        deadline = time.monotonic() + request.app.state.longest_wait
+        while (reached := (await desk.workspace.log.head()).position) < position:
+            if time.monotonic() >= deadline:
+                await _require_in_log(request, desk, position)
+                detail = f"The server that reads are answered from has reached position {reached}, not {position}."
+                raise Problem(VIEW_BEHIND, detail, headers=SOON, wanted=position, reached=reached)
+            await asyncio.sleep(LOOK_SECONDS)
+    return desk
+
+
+async def known_position(request: Request, desk: Desk, text: str) -> int:
+    """Give a position asked for. Raises Problem malformed-request or log-epoch-changed."""
+    return await _checked(request, desk, parse_position(text))
+
+
+async def _checked(request: Request, desk: Desk, token: PositionToken) -> int:
+    # The log that is written to knows every epoch; a standby may not have the newest yet.
+    writing: Desk = await request.app.state.desks.of(desk.workspace.name)
+    return await token.checked(writing.workspace.log)
+
+
+async def _require_in_log(request: Request, desk: Desk, position: int) -> None:
+    writing: Desk = await request.app.state.desks.of(desk.workspace.name)
+    head = (await writing.workspace.log.head()).position
+    if position > head:
+        detail = f"The log ends at position {head}; {position} is beyond it."
+        raise Problem(POSITION_NOT_IN_LOG, detail, wanted=position, head=head)
+
+
 async def wait_if_asked(request: Request, desk: Desk, view: View, after: str | None) -> None:
     """Wait until a view includes the position asked for, where one is.
 
-    Raises Problem malformed-request, log-epoch-changed or position-not-in-log, NotReached, ViewsNotReady.
+    It is asked where it is read from, by looking again and again: a standby passes no notifications on. Raises Problem
+    malformed-request, log-epoch-changed or position-not-in-log, NotReached, ViewsNotReady.
     """
     if after is None:
         return
-    log = desk.workspace.log
-    position = await parse_position(after).checked(log)
+    position = await known_position(request, desk, after)
     deadline = time.monotonic() + request.app.state.longest_wait
     while True:
         try:
             await wait_for(desk.workspace, view, position, max(deadline - time.monotonic(), 0.0))
-        except NotReached as behind:
-            head = await log.head()
-            if position > head.position:
-                detail = f"The log ends at position {head.position}; {position} is beyond it."
-                raise Problem(POSITION_NOT_IN_LOG, detail, wanted=position, head=head.position) from behind
+        except NotReached:
+            await _require_in_log(request, desk, position)
             raise
         except ViewsNotReady:
             # Whoever keeps the views up is about to make its tables.

@@ -12,11 +12,22 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response
 
 from api.access import GuardedRoute
-from api.conditions import parse_position, position_text
+from api.conditions import position_text
 from api.people_routes import LISTING_PROBLEMS
 from api.problems import MALFORMED_REQUEST, Problem
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
-from api.view_pages import After, CursorText, Limit, Line, LineText, listed, true_of, wait_if_asked
+from api.view_pages import (
+    After,
+    CursorText,
+    Limit,
+    Line,
+    LineText,
+    known_position,
+    listed,
+    reading_desk,
+    true_of,
+    wait_if_asked,
+)
 from domain.event import Channel  # noqa: TC001 - FastAPI reads the annotation at run time
 from domain.priority import Priority
 from domain.status import Status
@@ -162,7 +173,7 @@ async def list_queue(
     after: After = None,
 ) -> Response:
     """List tickets in pages. A cursor pins the list to the position of its first page, so that nothing moves."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     await wait_if_asked(request, desk, ticket_queue.VIEW, after)
     page = await ticket_queue.list_tickets(desk.workspace, tickets, sort=sort, limit=limit, cursor=cursor)
     ids = {one for item in page.items for one in (item.agent_id, item.team_id, item.requester_id) if one is not None}
@@ -192,9 +203,9 @@ async def count_queue(
     after: After = None,
 ) -> Response:
     """Count the tickets that the list with the same filters has; the key of those without a value is empty."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     await wait_if_asked(request, desk, ticket_queue.VIEW, after)
-    position = None if at is None else await parse_position(at).checked(desk.workspace.log)
+    position = None if at is None else await known_position(request, desk, at)
     found = await ticket_queue.count_tickets(desk.workspace, tickets, by=by, at=position)
     counts = {"" if value is None else str(value): number for value, number in found.counts.items()}
     content = {"by": by, "counts": counts, "total": sum(counts.values()), "position": found.position}
@@ -227,7 +238,7 @@ async def list_audit_trail(
     after: After = None,
 ) -> Response:
     """List changes: when, who, in what role, through what, which field from what to what, and why."""
-    desk: Desk = await request.app.state.desks.of(credential.workspace)
+    desk = await reading_desk(request, credential)
     if ticket is not None and stream is not None:
         raise Problem(MALFORMED_REQUEST, "Give ticket or stream, not both.")
     await wait_if_asked(request, desk, audit_trail.VIEW, after)

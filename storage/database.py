@@ -22,7 +22,7 @@ from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 from storage.programs import EmbeddedServerError
 from storage.releases import installed_release
-from storage.settings import WAITING_COMMANDS
+from storage.settings import WAITING_COMMANDS, external_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -129,6 +129,8 @@ class Database:
         self.largest_event = largest_event
         self.waiting_commands = waiting_commands
         self.release = installed_release() if release is None else release
+        self.follows = False
+        """Whether this may be a standby, which takes over from another server what it has, the epoch among it."""
         self.generation = 0
         """Counts the connections that had to be made: one made anew may lead to another server."""
         self.pool: AsyncConnectionPool[AsyncConnection[Any]] = _Pool(
@@ -177,6 +179,22 @@ class Database:
         except BaseException:
             await stack.aclose()
             raise
+        return database
+
+    @classmethod
+    async def open_for_reading(cls, settings: Settings) -> Self:
+        """Connect to where DESK_READ_DATABASE_URL says, which may be a standby: behind, and not to be written to.
+
+        Raises DatabaseUnreachable, RootKeyError.
+        """
+        conninfo = external_conninfo(settings.read_database_url or "", ROLE_NAMES["application"])
+        options = str(conninfo_to_dict(conninfo).get("options") or "")
+        root = root_key(settings.key_file, create=False)
+        database = cls(
+            make_conninfo(conninfo, options=f"{options} {UTC_OPTION}".strip()), root=root, pool_size=settings.pool_size
+        )
+        database.follows = True
+        await database.start()
         return database
 
     async def start(self) -> None:

@@ -65,9 +65,9 @@ class Epochs:
         self._seen = (self.known, position, recorded_at)
 
     async def current(self) -> str:
-        """Give the epoch. It is read again when connections had to be made anew: a restore or a failover ends them."""
+        """Give the epoch. It is read again when connections had to be made anew: a restore or a failover ends them; those to a standby may outlast the primary it follows."""
         generation = self._database.generation
-        if self.known is None or self._generation != generation:
+        if self.known is None or self._generation != generation or self._database.follows:
             async with self._database.pool.connection() as connection:
                 cursor = await connection.execute(self._sql_current, prepare=True)
                 epoch = _only(await cursor.fetchone())

@@ -50,6 +50,8 @@ class Settings:
     """The root key."""
     database_url: str | None = None
     """An external server, as libpq understands it; empty for "as the libpq variables say", None for the embedded."""
+    read_database_url: str | None = None
+    """Where reading requests are answered from, such as a standby; None for the same place as all others."""
     workspace: str = "main"
     """What the command line works on; over HTTP the credential decides."""
     host: str = "127.0.0.1"
@@ -85,6 +87,7 @@ class Settings:
             data_dir=data_dir,
             key_file=_path("DESK_KEY_FILE", key_file) if key_file else data_dir / "root.key",
             database_url=_database_url(given),
+            read_database_url=_address("DESK_READ_DATABASE_URL", given.get("DESK_READ_DATABASE_URL")),
             workspace=_workspace(given.get("DESK_WORKSPACE", "main")),
             host=given.get("DESK_HOST", "127.0.0.1"),
             port=_whole_number(given, "DESK_PORT", 8000, 0, 65535),
@@ -168,16 +171,22 @@ def _path(variable: str, value: str) -> Path:
 
 
 def _database_url(given: Mapping[str, str]) -> str | None:
-    url = given.get("DATABASE_URL")
+    url = _address("DATABASE_URL", given.get("DATABASE_URL"))
     if url is None:
         return "" if any(name in given for name in LIBPQ_VARIABLES) else None
+    return url
+
+
+def _address(variable: str, url: str | None) -> str | None:
     # The libpq parser decides what is an address, several hosts included. Its complaint may quote the address with the
     # password in it, so it is not repeated.
+    if url is None:
+        return None
     try:
         conninfo_to_dict(url)
     except (ProgrammingError, UnicodeError):
         message = (
-            "DATABASE_URL must be an address that libpq understands, such as"
+            f"{variable} must be an address that libpq understands, such as"
             " postgresql://user:password@host:5432/database or 'host=... dbname=...'."
         )
         raise SettingsError(message) from None
