@@ -87,6 +87,8 @@ class Runner:
                     else:
                         logger.warning("views wait for the database: %s", error)
                     self._renewed_at = float("-inf")
+                    # Another server may go on now, to which the views' tables had not come yet: they are looked for anew.
+                    self._workspaces = {}
                     busy = False
                     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                         await self._database.pool.drain()  # the server may be written to no more; another is

@@ -75,3 +75,28 @@ async def test_a_view_ahead_of_its_log_stops_and_a_rebuild_mends_it(
         )
     await rebuild(alpha, ticket_queue.VIEW, lambda _: None, workers=1)
     assert await bookkeeping.reached(alpha, ticket_queue.VIEW) == (head - 1, "live")
+
+
+async def test_views_that_a_failover_took_away_are_made_again(
+    settings: Settings, database: Database, alpha: Workspace
+) -> None:
+    stop = asyncio.Event()
+    running = asyncio.create_task(Runner(database, VIEWS).run(stop))
+    try:
+        ticket = await Sender.at(alpha).ticket()
+        await reached_by_all(alpha, 2)
+        names = ", ".join(f"ws_alpha.{view.label}" for view in VIEWS)
+        pasts = ", ".join(f"ws_alpha.{view.label}_past" for view in VIEWS if view.table.keeps_past)
+        execute(settings, f"DROP TABLE ws_alpha.views, {names}, {pasts}")
+        await Sender.at(alpha).send("ticket", "add-note", ticket, text="seen by the views")
+        await reached_by_all(alpha, 3)
+    finally:
+        stop.set()
+        await running
+
+
+async def reached_by_all(workspace: Workspace, position: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        async for _ in ticking():
+            if all(one.position >= position for one in await view_status(workspace, VIEWS)):
+                break
