@@ -19,7 +19,7 @@ from storage.codec import UnfitEvent, decode, in_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from storage.append import Appended
+    from storage.append import Appended, Submission
     from storage.database import Workspace
     from storage.log import StoredRow
 
@@ -54,6 +54,14 @@ class Held(NamedTuple):
     weight: int
 
 
+class Ahead(NamedTuple):
+    """An aggregate as a command leaves it that is still being recorded, and the first position of its stream."""
+
+    aggregate: Aggregate
+    first_position: int
+    submission: Submission
+
+
 class Desk:
     """The tickets, customers, agents and teams of one workspace as this process knows them."""
 
@@ -62,6 +70,7 @@ class Desk:
         self._held: OrderedDict[UUID, Held] = OrderedDict()
         self._epoch: str | None = None
         self._held_bytes = 0
+        self._ahead: dict[UUID, Ahead] = {}
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[bytes, asyncio.Event] = {}
         self._inside = 0
@@ -177,6 +186,23 @@ class Desk:
     def finish(self, key: bytes) -> None:
         """Let a request with the same key go on."""
         self._under_way.pop(key).set()
+
+    def ahead(self, stream: UUID, epoch: str) -> Ahead | None:
+        """Give what the last command of this process on a stream leaves behind, while that may yet be recorded."""
+        found = self._ahead.get(stream)
+        if found is None or found.submission.recorded is False or found.submission.epoch != epoch:
+            return None
+        return found
+
+    def go_ahead(self, aggregate: Aggregate, first_position: int, submission: Submission) -> None:
+        """Let the next command on a stream be decided on what this one leaves behind, until `arrive`."""
+        self._ahead[aggregate.id] = Ahead(aggregate, first_position, submission)
+
+    def arrive(self, stream: UUID, submission: Submission) -> None:
+        """Forget what a command left behind ahead of the log, unless another has gone further since."""
+        found = self._ahead.get(stream)
+        if found is not None and found.submission is submission:
+            del self._ahead[stream]
 
     def take(
         self, changed: Sequence[Aggregate], guards: Mapping[UUID, int], appended: Appended, events: Mapping[UUID, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -30,7 +31,7 @@ from storage.database import once_more
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from commands.desk import Desk, Kind
+    from commands.desk import Ahead, Desk, Kind
     from commands.request import Caller, Request
 
 ATTEMPTS: Final = 5  # of one command against others that were first, before these are kept waiting
@@ -106,10 +107,10 @@ class Decision:
         self.claims: list[Claim] = []
         self.epoch = epoch
 
-    async def load(self, cls: type[A], stream: UUID) -> A:
+    async def load(self, cls: type[A], stream: UUID, ahead: Ahead | None = None) -> A:
         """Load an aggregate; the command is only recorded if it is still at this version then. Raises NotFound."""
-        held = await self.desk.held(cls, stream)
-        aggregate = copied(cast("A", held.aggregate))
+        found = ahead or await self.desk.held(cls, stream)
+        aggregate = copied(cast("A", found.aggregate))
         self.guards[stream] = aggregate.version
         self.changed.append(aggregate)
         return aggregate
@@ -143,6 +144,8 @@ class _Attempt:
     refusal: Exception | None = None
     offsets: dict[UUID, int] = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
+    first: int | None = None
+    """The first position of the command's stream, where the command changes that and did not begin it."""
 
 
 async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID | None, command: Command) -> Outcome:
@@ -188,44 +191,64 @@ class _Job(NamedTuple):
 
 
 async def _in_turn(job: _Job) -> Outcome:
+    """Carry a command out; commands on one stream are decided one after the other, and recorded together.
+
+    The next one is decided on what this one leaves behind, before that is recorded, and is only recorded after it.
+    """
     desk, log = job.desk, job.desk.workspace.log
-    async with desk.turn(job.stream):
-        for _ in range(ATTEMPTS):
+    stale: UUID | None = None
+    for _ in range(ATTEMPTS):
+        async with desk.turn(job.stream):
+            epoch = await log.epoch()
+            if stale is not None and desk.ahead(stale, epoch) is None:
+                await desk.held(Aggregate, stale, fresh=True)
             attempt = await once_more(lambda: _attempt(job))
-            appended = await _recorded(job, attempt)
-            if appended is not None:
-                return _settled(desk, attempt, appended)
-        # Second too often, so the others are kept waiting for this once.
-        async with log.exclusively() as append:
-            for seen in attempt.decision.guards:
-                await desk.held(Aggregate, seen, fresh=True)
-            attempt = await _attempt(job)
-            try:
-                appended = await append(attempt.submission)
-            except Claimed as claimed:
-                raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
-        return _settled(desk, attempt, appended)
+            answer = log.submit(attempt.submission)
+            if job.spec.creates:
+                # Where its stream begins is not known before.
+                await asyncio.wait((answer,))
+            elif attempt.first is not None:
+                desk.go_ahead(attempt.decision.changed[0], attempt.first, attempt.submission)
+        try:
+            return _settled(desk, attempt, await answer)
+        except (Conflict, EarlierEpoch, Claimed) as error:
+            stale = _to_load_again(job, error)
+        finally:
+            desk.arrive(job.stream, attempt.submission)
+    # Second too often, so the others are kept waiting for this once.
+    async with desk.turn(job.stream), log.exclusively() as append:
+        for seen in attempt.decision.guards:
+            await desk.held(Aggregate, seen, fresh=True)
+        attempt = await _attempt(job, alone=True)
+        try:
+            appended = await append(attempt.submission)
+        except Claimed as claimed:
+            raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
+    return _settled(desk, attempt, appended)
 
 
-async def _recorded(job: _Job, attempt: _Attempt) -> Appended | None:
-    """Record a command; None when it has to be decided again. Raises AlreadyExists, ContactKnown."""
-    try:
-        return await job.desk.workspace.log.submit(attempt.submission)
-    except Conflict as conflict:
-        if job.spec.creates and conflict.stream == job.stream:
-            message = f"there is a {job.spec.kind} {job.stream} already"
-            raise AlreadyExists(message, id=str(job.stream)) from None
-        await job.desk.held(Aggregate, conflict.stream, fresh=True)
-    except EarlierEpoch:
-        pass  # nothing is held of the epoch before any more
-    except Claimed as claimed:
-        raise ContactKnown(cast("Any", claimed.kind), claimed.owner) from None
-    return None
+def _to_load_again(job: _Job, error: Conflict | EarlierEpoch | Claimed) -> UUID | None:
+    """Give the stream to load again before the command is decided again. Raises AlreadyExists, ContactKnown."""
+    match error:
+        case Conflict(stream=stream) if job.spec.creates and stream == job.stream:
+            message = f"there is a {job.spec.kind} {stream} already"
+            raise AlreadyExists(message, id=str(stream)) from None
+        case Conflict(stream=stream):
+            return stream
+        case Claimed(kind=kind, owner=owner):
+            raise ContactKnown(cast("Any", kind), owner) from None
+        case _:
+            return None  # nothing is held of the epoch before any more
 
 
-async def _attempt(job: _Job) -> _Attempt:
+async def _attempt(job: _Job, *, alone: bool = False) -> _Attempt:
+    """Decide a command; `alone` on nothing but what is recorded."""
     desk, request, spec, stream, command, key, body = job
-    decision = Decision(desk, request, getattr(command, "reason", None), await desk.workspace.log.epoch())
+    epoch = await desk.workspace.log.epoch()
+    decision = Decision(desk, request, getattr(command, "reason", None), epoch)
+    ahead = None if alone or spec.creates else desk.ahead(stream, epoch)
+    if ahead is not None and not isinstance(ahead.aggregate, KINDS[spec.kind]):
+        ahead = None
     target: Aggregate | None = None
     refusal: Exception | None = None
     try:
@@ -233,7 +256,7 @@ async def _attempt(job: _Job) -> _Attempt:
             target = await spec.decide(decision, stream, command)
             decision.add(cast("Aggregate", target))
         else:
-            target = await decision.load(KINDS[spec.kind], stream)
+            target = await decision.load(KINDS[spec.kind], stream, ahead)
             _check_reach(request.caller, target)
             if request.expected_version is not None and request.expected_version != target.version:
                 refusal = StaleVersion(request.expected_version, target.version)
@@ -242,10 +265,10 @@ async def _attempt(job: _Job) -> _Attempt:
                 target = await spec.decide(decision, target, command) or target
     except (Rejected, NotFound) as error:
         refusal = error
+    after = None if ahead is None else ahead.submission
     if refusal is not None:
-        return _Attempt(
-            Submission((), decision.guards, (), key, body, probe=True, epoch=decision.epoch), decision, refusal
-        )
+        probe = Submission((), decision.guards, (), key, body, probe=True, epoch=epoch, after=after)
+        return _Attempt(probe, decision, refusal)
     pending = [cast("Event", event) for aggregate in decision.changed for event in aggregate.collect_events()]
     await desk.workspace.keyring.ensure(subject for event in pending for subject in event.data_subjects())
     events = [encode(event, desk.workspace.keyring) for event in pending]
@@ -253,13 +276,16 @@ async def _attempt(job: _Job) -> _Attempt:
     for offset, event in enumerate(events):
         offsets.setdefault(event.stream, offset)
     target = cast("Aggregate", target)
+    first = desk.first_position(stream) if ahead is None else ahead.first_position
     outcome: dict[str, Any] = {"stream": target.id, "version": target.version, "changed": bool(events)}
     if isinstance(target, Ticket):
         # A new ticket's number is the position that its opening gets, which only the log knows.
-        known = desk.first_position(target.id)
+        known = first if target.id == stream else desk.first_position(target.id)
         outcome |= {"opening": offsets[target.id]} if known is None else {"number": known}
-    submission = Submission(events, decision.guards, decision.claims, key, body, to_json(outcome), epoch=decision.epoch)
-    return _Attempt(submission, decision, None, offsets, outcome)
+    submission = Submission(
+        events, decision.guards, decision.claims, key, body, to_json(outcome), epoch=epoch, after=after
+    )
+    return _Attempt(submission, decision, None, offsets, outcome, first if stream in offsets else None)
 
 
 def _stream_for(spec: CommandSpec, request: Request, command: Command) -> UUID:

@@ -99,6 +99,9 @@ class Submission:
     confirms its guards. `key` makes a retry safe: the first outcome and `result` are given again. A `probe` asks
     for its key without leaving one, as a refusal does, which is not remembered. `epoch` is that of the log when the
     command was decided: in another one it is not recorded.
+
+    A command may be decided on what another is only about to leave behind: that one is `after`, and unless its events
+    are recorded, by it and now, this one conflicts. `recorded` tells whether they were, and is None until it is known.
     """
 
     events: Sequence[NewEvent] = ()
@@ -109,6 +112,13 @@ class Submission:
     result: bytes | None = None
     probe: bool = False
     epoch: str | None = None
+    after: Submission | None = None
+    recorded: bool | None = None
+
+    def settle(self, outcome: Appended | Exception) -> None:
+        """Note what became of it; those before it are let go of."""
+        self.recorded = isinstance(outcome, Appended) and not outcome.replayed and bool(self.events)
+        self.after = None
 
 
 def check_sizes(events: Sequence[NewEvent], limit: int) -> None:
@@ -158,6 +168,7 @@ def arguments_of(batch: Sequence[Submission]) -> dict[str, list[Any]]:
     guards: list[tuple[int, int, int]] = []
     events: list[tuple[int, int, NewEvent]] = []
     holds: list[tuple[int, int, Claim]] = []
+    places = {id(submission): command for command, submission in enumerate(batch, start=1)}
     for command, submission in enumerate(batch, start=1):
         guards += [(command, number(stream), version) for stream, version in submission.guards.items()]
         events += [(command, number(event.stream), event) for event in submission.events]
@@ -179,6 +190,7 @@ def arguments_of(batch: Sequence[Submission]) -> dict[str, list[Any]]:
         "command_body": [submission.body_hash for submission in batch],
         "command_result": [submission.result for submission in batch],
         "command_probe": [submission.probe for submission in batch],
+        "command_after": [_after(submission, places) for submission in batch],
         "claim_kind": [kind for kind, _ in claims],
         "claim_key": [key for _, key in claims],
         "hold_command": [command for command, _, _ in holds],
@@ -188,6 +200,13 @@ def arguments_of(batch: Sequence[Submission]) -> dict[str, list[Any]]:
     }
 
 
+def _after(submission: Submission, places: Mapping[int, int]) -> int:
+    before = submission.after
+    return 0 if before is None or before.recorded else places.get(id(before), UNRECORDED)
+
+
+UNRECORDED: Final = -1
+
 APPEND = """
 SELECT * FROM {schema}.append(
     %(streams)b::uuid[],
@@ -195,7 +214,7 @@ SELECT * FROM {schema}.append(
     %(event_command)b::int[], %(event_stream)b::int[], %(event_version)b::bigint[],
     %(event_topic)b::text[], %(event_state)b::bytea[], %(event_personal)b::bytea[],
     %(command_key)b::bytea[], %(command_body)b::bytea[], %(command_result)b::bytea[],
-    %(command_probe)b::boolean[],
+    %(command_probe)b::boolean[], %(command_after)b::int[],
     %(claim_kind)b::text[], %(claim_key)b::bytea[],
     %(hold_command)b::int[], %(hold_claim)b::int[], %(hold_stream)b::uuid[], %(hold_release)b::boolean[])
 """

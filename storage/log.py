@@ -223,8 +223,13 @@ class Log:
         size = 0
         while self._waiting and len(batch) < BATCH_COMMANDS and size < BATCH_BYTES:
             submission, future = self._waiting.popleft()
-            # A caller that went away before its command was sent gets it cleanly not done.
-            if not future.cancelled():
+            if future.cancelled():
+                # A caller that went away before its command was sent gets it cleanly not done.
+                submission.settle(LogError("not sent"))
+            elif submission.after is not None and submission.after.recorded is False:
+                stream, version = next(iter(submission.guards.items()))
+                _settle([(submission, future)], [Conflict(stream, version - 1)])
+            else:
                 batch.append((submission, future))
                 size += sum(len(event.state) + len(event.personal or b"") for event in submission.events)
         return batch
@@ -255,7 +260,11 @@ class Log:
             # Only a batch that contradicts itself gets here, such as one event twice; its neighbours must not suffer.
             if len(batch) == 1:
                 raise
-            return [(await self._alone(submission)) for submission in batch]
+            outcomes = []
+            for submission in batch:
+                outcomes.append(await self._alone(submission))
+                submission.settle(outcomes[-1])
+            return outcomes
 
     async def _attempt(self, batch: Sequence[Submission], *, again: bool) -> list[Appended | LogError]:
         """Send a batch once. `again` says that it may have been recorded by a sending whose reply was lost."""
@@ -450,7 +459,8 @@ class Log:
 def _settle(
     batch: Sequence[tuple[Submission, asyncio.Future[Appended]]], outcomes: Sequence[Appended | Exception]
 ) -> None:
-    for (_, future), outcome in zip(batch, outcomes, strict=True):
+    for (submission, future), outcome in zip(batch, outcomes, strict=True):
+        submission.settle(outcome)
         if future.done():
             continue
         if isinstance(outcome, Exception):

@@ -24,6 +24,9 @@ from storage.database import Database
 from tests.commands.sending import Sender, caller
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from storage.append import Appended, LogError, Submission
     from storage.database import Workspace
     from storage.settings import Settings
 
@@ -218,6 +221,50 @@ async def test_two_processes_commanding_one_ticket_meet_no_conflict_that_the_des
     assert sorted(outcome.version for outcome in outcomes) == list(range(2, 82))
     folded = await Sender.at(alpha).desk.load(Ticket, ticket)
     assert (folded.version, folded.notes) == (81, 80)
+
+
+async def test_commands_on_one_ticket_at_once_are_recorded_together(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = Sender.at(alpha)
+    ticket = await sender.ticket()
+    batches: list[int] = []
+    append_batch = alpha.log._append_batch
+
+    async def counted(batch: Sequence[Submission]) -> list[Appended | LogError]:
+        batches.append(len(batch))
+        return await append_batch(batch)
+
+    monkeypatch.setattr(alpha.log, "_append_batch", counted)
+    said = [sender.send("ticket", "tag", ticket, tags=[f"tag {n % 10}"]) for n in range(30)]
+    outcomes = await asyncio.gather(*said)
+    # Twenty of them change nothing, on a ticket that is being tagged: each is told the version that it then had.
+    assert [outcome.changed for outcome in outcomes] == [True] * 10 + [False] * 20
+    assert [outcome.version for outcome in outcomes] == [*range(2, 12)] + [11] * 20
+    assert sum(batches) == 30
+    assert len(batches) < 10
+    assert sender.desk._ahead == {}
+
+
+async def test_what_was_decided_on_a_command_that_came_to_nothing_is_decided_again(
+    alpha: Workspace, settings: Settings
+) -> None:
+    here = Sender.at(alpha)
+    ticket = await here.ticket()
+    await here.send("ticket", "tag", ticket, tags=["seen"])
+    async with await Database.open(settings) as database:
+        there = Sender.at(await database.workspace("alpha"))
+        await there.send("ticket", "solve", ticket, resolution_code="fixed")
+        # What is held here does not know of that: the first is decided on the past, and the second on the first.
+        held, reopened = await asyncio.gather(
+            here.send("ticket", "put-on-hold", ticket, third_party="Vendor"),
+            here.send("ticket", "resume", ticket),
+            return_exceptions=True,
+        )
+    assert isinstance(held, MoveNotAllowed)
+    assert isinstance(reopened, MoveNotAllowed)
+    found = await here.desk.load(Ticket, ticket)
+    assert (found.status, found.version) == (Status.SOLVED, 3)
 
 
 async def test_a_customers_message_on_a_closed_ticket_opens_a_linked_follow_up(alpha: Workspace) -> None:

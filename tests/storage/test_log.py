@@ -63,6 +63,64 @@ async def test_positions_are_dense_from_one_and_follow_the_order_of_commits(alph
     assert [row.recorded_at for row in rows] == sorted(row.recorded_at for row in rows)
 
 
+async def chain(log: Log, first: Submission, second: Submission) -> list[Appended | Exception]:
+    """Submit a command, and one that was decided on what it leaves behind."""
+    second.after = first
+    return list(await asyncio.gather(outcome(log, first), outcome(log, second)))
+
+
+@pytest.mark.parametrize("commands_in_a_batch", [500, 1])
+async def test_a_command_decided_on_another_is_recorded_behind_it(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch, commands_in_a_batch: int
+) -> None:
+    monkeypatch.setattr(log_module, "BATCH_COMMANDS", commands_in_a_batch)
+    stream = uuid4()
+    first, second = Submission([event(stream, 1)], {stream: 0}), Submission([event(stream, 2)], {stream: 1})
+    done = await chain(alpha.log, first, second)
+    assert [each.position for each in done if isinstance(each, Appended)] == [1, 2]
+    assert (first.recorded, second.recorded, second.after) == (True, True, None)
+
+
+@pytest.mark.parametrize("commands_in_a_batch", [500, 1])
+async def test_a_command_decided_on_one_that_came_to_nothing_conflicts_though_the_version_is_right(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch, commands_in_a_batch: int
+) -> None:
+    monkeypatch.setattr(log_module, "BATCH_COMMANDS", commands_in_a_batch)
+    stream = uuid4()
+    await alpha.log.append(Submission([event(stream, 1), event(stream, 2, b'{"of":"somebody else"}')]))
+    first, second = Submission([event(stream, 2)], {stream: 1}), Submission([event(stream, 3)], {stream: 2})
+    assert [type(each) for each in await chain(alpha.log, first, second)] == [Conflict, Conflict]
+    assert await positions(alpha.log) == [1, 2]
+    assert (first.recorded, second.recorded) == (False, False)
+
+
+@pytest.mark.parametrize("commands_in_a_batch", [500, 1])
+async def test_a_command_decided_on_one_that_had_been_done_before_conflicts(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch, commands_in_a_batch: int
+) -> None:
+    monkeypatch.setattr(log_module, "BATCH_COMMANDS", commands_in_a_batch)
+    stream, other = uuid4(), uuid4()
+    await alpha.log.append(Submission([event(other, 1)], key=b"k", body_hash=b"b"))
+    await alpha.log.append(Submission([event(stream, 1)]))
+    first = Submission([event(stream, 1)], {stream: 0}, key=b"k", body_hash=b"b")
+    replayed, conflict = await chain(alpha.log, first, Submission([event(stream, 2)], {stream: 1}))
+    assert isinstance(replayed, Appended)
+    assert replayed.replayed
+    assert isinstance(conflict, Conflict)
+
+
+async def test_a_command_decided_on_one_whose_caller_went_away_conflicts(alpha: Workspace) -> None:
+    stream = uuid4()
+    first, second = Submission([event(stream, 1)], {stream: 0}), Submission([event(stream, 2)], {stream: 1})
+    second.after = first
+    gone = alpha.log.submit(first)
+    waiting = alpha.log.submit(second)
+    gone.cancel()
+    with pytest.raises(Conflict):
+        await waiting
+    assert await positions(alpha.log) == []
+
+
 async def test_an_empty_log_has_its_head_at_zero(alpha: Workspace) -> None:
     head = await alpha.log.head()
     assert (head.position, head.recorded_at) == (0, None)

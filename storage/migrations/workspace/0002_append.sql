@@ -1,22 +1,27 @@
--- The append function made anew: the look-up of a key is confined to the partitions that can have it, and an answer
--- that writes nothing waits for a synchronous standby as any other does.
+-- The append function made anew: a command may be decided on what another of its batch leaves behind, the look-up of a
+-- key is confined to the partitions that can have it, and an answer that writes nothing waits for a synchronous standby
+-- as any other does.
+
+DROP FUNCTION @schema@.append;
 
 -- Appends a batch of commands and reports per command. One round trip, one transaction.
 --
 -- Streams, claims: distinct; the other arrays refer to them by index (from 1). Guards, events and holds are ordered
--- by command. A guard says which version a stream must have (0: it must not exist). Outcomes:
+-- by command. `command_after` names the command of the batch on whose events another was decided, 0 for none and -1 for
+-- one that was not recorded: unless those events are appended it conflicts. A guard says which version a stream must have (0: it must not exist). Outcomes:
 --   appended   the command's events are in the log
 --   confirmed  it had no events and its guards hold (a probe's key is looked up and not remembered)
 --   replayed   its key is known: positions and result are those of the first time
 --   key_reused its key is known with another body
 --   conflict   a guard failed or an event does not follow its stream's head; `head` is the head found
 --   claimed    a value is held by another stream, which `owner` names
-CREATE OR REPLACE FUNCTION @schema@.append(
+CREATE FUNCTION @schema@.append(
     streams uuid[],
     guard_command int[], guard_stream int[], guard_version bigint[],
     event_command int[], event_stream int[], event_version bigint[],
     event_topic text[], event_state bytea[], event_personal bytea[],
     command_key bytea[], command_body bytea[], command_result bytea[], command_probe boolean[],
+    command_after int[],
     claim_kind text[], claim_key bytea[],
     hold_command int[], hold_claim int[], hold_stream uuid[], hold_release bool[]
 ) RETURNS TABLE (
@@ -105,6 +110,14 @@ BEGIN
         END IF;
         heads_before := heads;
         owners_before := owners;
+        IF verdict IS NULL AND command_after[c] <> 0
+            AND (command_after[c] < 0 OR outcomes[command_after[c]] <> 'appended')
+        THEN
+            -- Its guard may hold by chance, if somebody else's events are where those it was decided on would be.
+            verdict := 'conflict';
+            found_streams[c] := streams[guard_stream[g]];
+            found_heads[c] := greatest(heads[guard_stream[g]], 0);
+        END IF;
 
         WHILE guard_command[g] = c LOOP
             s := guard_stream[g];
@@ -213,3 +226,6 @@ BEGIN
             FROM unnest(results, command_result) WITH ORDINALITY AS u (r, given, i)));
 END;
 $append$;
+
+REVOKE ALL ON FUNCTION @schema@.append FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION @schema@.append TO @application@;
