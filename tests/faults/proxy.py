@@ -28,6 +28,7 @@ class Wire:
         self._proxy = proxy
         self._near = near
         self._far = far
+        self._entered = False  # until then the two talk about a password
         self._armed = False
         self._withheld = b""
         self._kind = 0
@@ -45,7 +46,7 @@ class Wire:
 
     def asked(self) -> None:
         """Take the wire up for cutting when the client says something while cuts are wanted."""
-        if not self._armed and self._proxy.take_cut(self.application):
+        if self._entered and not self._armed and self._proxy.take_cut(self.application):
             self._armed = True
 
     def replied(self, data: bytes) -> tuple[bytes, bool]:
@@ -55,6 +56,7 @@ class Wire:
         inside a transaction passes, so that its end can come.
         """
         status = self._follow(data)
+        self._entered = self._entered or status is not None
         if not self._armed:
             return data, False
         self._withheld += data
