@@ -119,7 +119,9 @@ async def test_a_restored_dump_goes_on_with_every_guarantee(place: Path) -> None
         work = Work(people, await people.ticket(customer))
         token = await credentials.issue(one.database, "main", Role.ADMINISTRATOR, people.caller.actor_id, label="a")
         stop = asyncio.Event()
-        views = asyncio.create_task(Runner(one.database, VIEWS).run(stop))
+        runner = Runner(one.database, VIEWS)
+        await runner.catch_up(one.workspace)
+        views = asyncio.create_task(runner.run(stop))
         clients = [asyncio.create_task(work.client(number)) for number in range(CLIENTS)]
         await work.until(50)
         for view in VIEWS:
