@@ -26,6 +26,8 @@ from api.view_pages import LONGEST_WAIT
 from commands.desk import Desk
 
 if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -44,16 +46,17 @@ safe, and `?after=` on a list waits until the list includes a position. Errors a
 class Desks:
     """The desks of this process, one a workspace."""
 
-    def __init__(self, database: Database) -> None:
-        """Open desks of `database` as they are asked for."""
+    def __init__(self, database: Database, marks: MutableSequence[int] | None = None) -> None:
+        """Open desks of `database` as they are asked for; `marks` are shared with other processes."""
         self._database = database
+        self._marks = marks
         self._desks: dict[str, Desk] = {}
 
     async def of(self, workspace: str) -> Desk:
         """Give the desk of a workspace. Raises UnknownWorkspace, RootKeyError."""
         desk = self._desks.get(workspace)
         if desk is None:
-            desk = Desk(await self._database.workspace(workspace))
+            desk = Desk(await self._database.workspace(workspace), self._marks)
             desk = self._desks.setdefault(workspace, desk)
         return desk
 
@@ -76,12 +79,13 @@ def create_app(
     database: Database,
     *,
     reading: Database | None = None,
+    marks: MutableSequence[int] | None = None,
     longest_wait: float = LONGEST_WAIT,
     believed_seconds: float = 5.0,
 ) -> FastAPI:
     """Make the application over an open database; lists and tickets are read from `reading`, such as a standby.
 
-    `longest_wait` bounds, in seconds, how long `?after=` waits; a credential that was found is believed for
+    `marks` are what the processes of a server share of what they change (see Desk). `longest_wait` bounds, in seconds, how long `?after=` waits; a credential that was found is believed for
     `believed_seconds`, so that is how long a revoked one still works.
     """
     app = Application(
@@ -95,7 +99,7 @@ def create_app(
         separate_input_output_schemas=False,
     )
     app.state.database = database
-    app.state.desks = Desks(database)
+    app.state.desks = Desks(database, marks)
     app.state.reading = app.state.desks if reading is None else Desks(reading)
     app.state.credential_check = CredentialCheck(database, reading=reading, believed_seconds=believed_seconds)
     app.state.longest_wait = longest_wait

@@ -17,6 +17,7 @@ import uvloop
 
 from api.app import create_app
 from api.transport import HttpProtocol
+from commands.desk import MARKS
 from projections.registry import VIEWS
 from projections.runner import Runner
 from storage import metrics
@@ -26,6 +27,8 @@ from storage.ending import end
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableSequence, Sequence
     from multiprocessing.context import SpawnProcess
+
+    from fastapi import FastAPI
 
     from storage.settings import Settings
 
@@ -73,10 +76,13 @@ async def serve(
     if listener is None:
         await _run_part(settings, None, "views", ready)
     elif workers == 1:
-        await _run_part(settings, _Door(listener, [0], 0), "both" if views else "http", ready)
+        await _run_part(settings, _Door(listener, [0], 0, None), "both" if views else "http", ready)
     else:
-        counts = multiprocessing.get_context("spawn").RawArray("i", workers)
-        parts: list[tuple[Part, _Door | None]] = [("http", _Door(listener, counts, place)) for place in range(workers)]
+        shared = multiprocessing.get_context("spawn").RawArray
+        counts, marks = shared("i", workers), shared("q", MARKS)
+        parts: list[tuple[Part, _Door | None]] = [
+            ("http", _Door(listener, counts, place, marks)) for place in range(workers)
+        ]
         await _supervise(settings, [*parts, ("views", None)] if views else parts, ready)
 
 
@@ -176,11 +182,15 @@ class _HttpServer(uvicorn.Server):
 
 
 class _Door(NamedTuple):
-    """The listening socket of this process, and how many connections each of those has that listen at it as well."""
+    """The listening socket of this process, and what it shares with those that listen at it as well.
+
+    That is how many connections each has, and the marks of what each changed (see Desk).
+    """
 
     listener: socket.socket
     counts: MutableSequence[int]
     place: int
+    marks: MutableSequence[int] | None
 
     def spared(self, own: int) -> bool:
         """Tell whether another process should take the next connection; `own` is how many this one has."""
@@ -240,15 +250,15 @@ async def _run_part(
             reading = None
             if settings.read_database_url is not None:
                 reading = await stack.enter_async_context(await Database.open_for_reading(settings))
-            ending.server = _HttpServer(_http_config(database, reading), door)
+            ending.server = _HttpServer(_http_config(create_app(database, reading=reading, marks=door.marks)), door)
             ending.server.should_exit = ending.asked.is_set()
             ready()
             await ending.server.serve(sockets=[door.listener])
 
 
-def _http_config(database: Database, reading: Database | None) -> uvicorn.Config:
+def _http_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(database, reading=reading),
+        app,
         http=HttpProtocol,
         ws="none",
         lifespan="off",

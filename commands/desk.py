@@ -17,16 +17,17 @@ from domain.ticket import Ticket
 from storage.codec import UnfitEvent, decode, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, MutableSequence, Sequence
 
     from storage.append import Appended, Submission
     from storage.database import Workspace
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 AGGREGATES_HELD: Final = 10_000  # some 3 KB each, of which a third is told by `weight`
 HELD_BYTES: Final = 32 * 1024 * 1024  # as `weight` estimates them: a ticket may be given any number of long values
 FOLDED_AT_ONCE: Final = 500  # events, some 10 ms; then others have their turn
 WAITING_BYTES: Final = 64 * 1024 * 1024  # of commands that wait at once, as they came in
+MARKS: Final = 1 << 18  # of 8 bytes: streams that share one are read again in vain, a few in a hundred
 LONGEST_NUMBER: Final = 18  # digits of a bigint that cannot overflow
 
 Kind = Literal["ticket", "customer", "agent", "team"]
@@ -47,11 +48,12 @@ class NotFound(Exception):
 
 
 class Held(NamedTuple):
-    """An aggregate as last seen, the position of its first event, and about how many bytes it takes."""
+    """An aggregate as last seen, the position of its first event, about how many bytes it takes, and its mark then."""
 
     aggregate: Aggregate
     first_position: int
     weight: int
+    mark: int
 
 
 class Ahead(NamedTuple):
@@ -65,8 +67,15 @@ class Ahead(NamedTuple):
 class Desk:
     """The tickets, customers, agents and teams of one workspace as this process knows them."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, marks: MutableSequence[int] | None = None) -> None:
+        """Open a desk.
+
+        `marks` are shared by processes that serve together, MARKS of them, 0 at first: whoever changes a stream leaves
+        the event's position there. So each sees that another was at it, and reads what is new instead of deciding on
+        a copy that is stale, which the log would only contradict.
+        """
         self.workspace = workspace
+        self._marks = marks
         self._held: OrderedDict[UUID, Held] = OrderedDict()
         self._epoch: str | None = None
         self._held_bytes = 0
@@ -99,7 +108,7 @@ class Desk:
             self._held_bytes = 0
             self._epoch = epoch
         held = self._held.get(stream)
-        if held is None or fresh:
+        if held is None or fresh or held.mark != self._mark(stream):
             held = await self._catch_up(cls, stream, held)
         else:
             self._held.move_to_end(stream)
@@ -108,6 +117,7 @@ class Desk:
         return held
 
     async def _catch_up(self, cls: type[Aggregate], stream: UUID, held: Held | None) -> Held | None:
+        mark = self._mark(stream)
         while True:
             after = 0 if held is None else held.aggregate.version
             rows = await self.workspace.log.stream(stream, after=after, limit=FOLDED_AT_ONCE)
@@ -116,9 +126,20 @@ class Desk:
                 held = fold(rows, self.workspace, held)
             if len(rows) < FOLDED_AT_ONCE:
                 break
+        held = None if held is None else held._replace(mark=mark)
         if held is not None and isinstance(held.aggregate, cls) and self.workspace.log.epochs.known == self._epoch:
             self._hold(held)
         return held
+
+    def _mark(self, stream: UUID) -> int:
+        return 0 if self._marks is None else self._marks[stream.int % MARKS]
+
+    def _leave_mark(self, stream: UUID, position: int) -> int:
+        if self._marks is None:
+            return 0
+        place = stream.int % MARKS
+        self._marks[place] = max(self._marks[place], position)
+        return position
 
     def _hold(self, held: Held) -> None:
         stream = held.aggregate.id
@@ -210,10 +231,11 @@ class Desk:
         """Keep what a recorded command left, so that the next one need not load it."""
         for aggregate in changed:
             if aggregate.id in events:
+                mark = self._leave_mark(aggregate.id, appended.position)
                 known = self._held.get(aggregate.id)
                 first = known.first_position if known is not None else appended.first_position + events[aggregate.id]
                 if known is not None or guards[aggregate.id] == 0:
-                    self._hold(Held(aggregate, first, weight(aggregate)))
+                    self._hold(Held(aggregate, first, weight(aggregate), mark))
 
 
 def fold(rows: Sequence[StoredRow], workspace: Workspace, held: Held | None = None) -> Held:
@@ -228,7 +250,7 @@ def fold(rows: Sequence[StoredRow], workspace: Workspace, held: Held | None = No
         except Exception as error:  # whatever it is, it is this stream's alone
             raise UnfitEvent(row, error) from error
     folded = cast("Aggregate", aggregate)
-    return Held(folded, first, weight(folded))
+    return Held(folded, first, weight(folded), 0)
 
 
 def weight(aggregate: Aggregate) -> int:

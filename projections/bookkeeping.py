@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
@@ -95,18 +96,18 @@ async def prepare(workspace: Workspace, views: Iterable[View]) -> None:
 
 
 async def advance(
-    connection: AsyncConnection[Any], schema: str, view: View, *, owner: str, old: int, new: Mark
-) -> None:
-    """Move a view's checkpoint, inside the transaction that writes its rows. Raises LostOwnership.
+    connection: AsyncConnection[Any], schema: str, views: Sequence[View], *, owner: str, old: int, new: Mark
+) -> list[View]:
+    """Move checkpoints, inside the transaction that writes the views' rows; gives the views that are still ours.
 
-    Done before the rows are written: whoever has lost the view finds out before doing anything, and the order of
-    locks (this row, then the table) is that of a rebuild's swap.
+    Done before the rows are written: whoever has lost a view finds out before doing anything, and the order of
+    locks (these rows, then the tables) is that of a rebuild's swap.
     """
     cursor = await connection.execute(
-        SQL(_ADVANCE).format(schema=Identifier(schema)),
+        _advance(schema),
         {
-            "name": view.name,
-            "version": view.version,
+            "names": [view.name for view in views],
+            "versions": [view.version for view in views],
             "owner": owner,
             "old": old,
             "new": new.position,
@@ -115,8 +116,13 @@ async def advance(
         },
         prepare=True,
     )
-    if cursor.rowcount != 1:
-        raise LostOwnership(view, old)
+    advanced = {(name, version) for name, version, *_ in await cursor.fetchall()}
+    return [view for view in views if (view.name, view.version) in advanced]
+
+
+@cache
+def _advance(schema: str) -> str:
+    return SQL(_ADVANCE).format(schema=Identifier(schema)).as_string()
 
 
 async def stop(workspace: Workspace, view: View, *, owner: str, at: int, position: int, topic: str, error: str) -> None:
@@ -234,16 +240,18 @@ GRANT SELECT ON {schema}.views TO ledgerdesk_reader;
 """
 
 # The fence: nobody but the owner, not twice over the same events, and only events that are in this server's log: a page
-# read from a primary that is lost must not be written to the standby that was promoted instead. Writing also renews the lease. The commit does
-# not wait for the disk: after a crash of the server rows and checkpoint are back together at an earlier place. A process
-# that stands still in the middle would keep the row locked, and others from taking the view over: the server ends it.
+# read from a primary that is lost must not be written to the standby that was promoted instead. Writing also renews the
+# lease. The commit does not wait for the disk: after a crash of the server rows and checkpoint are back together at an
+# earlier place. A process that stands still in the middle would keep the row locked, and others from taking the view
+# over: the server ends it.
 _ADVANCE = """
 UPDATE {schema}.views
 SET position = %(new)s, recorded_at = %(recorded_at)s, leased_until = now() + %(lease)s * interval '1 second'
-WHERE name = %(name)s AND version = %(version)s AND position = %(old)s AND owner = %(owner)s AND state = 'live'
+WHERE (name, version) IN (SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[]))
+  AND position = %(old)s AND owner = %(owner)s AND state = 'live'
   AND (%(recorded_at)s::timestamptz IS NULL OR EXISTS (
       SELECT FROM {schema}.events WHERE notification_id = %(new)s AND recorded_at = %(recorded_at)s))
-RETURNING set_config('synchronous_commit', 'off', true),
+RETURNING name, version, set_config('synchronous_commit', 'off', true),
           set_config('idle_in_transaction_session_timeout', (%(lease)s * 1000)::text, true)
 """
 

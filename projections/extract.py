@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from projections.view import View
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 
 class Extract:

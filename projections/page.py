@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from projections.view import View
     from storage.codec import Recorded
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 
 @contextmanager

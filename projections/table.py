@@ -15,7 +15,7 @@ from storage.database import ROLE_NAMES
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from psycopg import AsyncConnection
+    from psycopg import AsyncConnection, AsyncCursor
 
 WORTH_COPYING: Final = 50  # new rows; for fewer the further round trips of COPY cost more than they save
 
@@ -44,7 +44,7 @@ class Column(NamedTuple):
         return SQL("{} " + self.type + collation + null).format(Identifier(self.name))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """What a view keeps. The first key column is the stream whose events change the row.
 
@@ -135,16 +135,21 @@ class Shelf:
     async def _let_read(self, connection: AsyncConnection[Any], table: Identifier) -> None:
         await connection.execute(SQL("GRANT SELECT ON {} TO {}").format(table, Identifier(ROLE_NAMES["reader"])))
 
-    async def load(self, connection: AsyncConnection[Any], streams: Collection[Any]) -> Rows:
-        """Give the rows of these streams as they stand."""
-        if not streams:
-            return {}
-        cursor = await connection.execute(self._sql_load, (list(streams),), prepare=True, binary=True)
+    async def ask(self, connection: AsyncConnection[Any], streams: Collection[Any]) -> AsyncCursor[Any]:
+        """Ask for the rows of these streams; `rows_of` gives them once the answer is there."""
+        return await connection.execute(self._sql_load, (list(streams),), prepare=True, binary=True)
+
+    async def rows_of(self, cursor: AsyncCursor[Any]) -> Rows:
+        """Give the rows that were asked for, as they stand."""
         names, places = self.table.names, self.table.key_places
         return {
             tuple([values[place] for place in places]): dict(zip(names, values, strict=True))
             for values in await cursor.fetchall()
         }
+
+    async def load(self, connection: AsyncConnection[Any], streams: Collection[Any]) -> Rows:
+        """Give the rows of these streams as they stand."""
+        return await self.rows_of(await self.ask(connection, streams)) if streams else {}
 
     async def store(self, connection: AsyncConnection[Any], before: Rows, changed: Rows, *, past: bool = True) -> None:
         """Write what a fold of the rows `before` changed: new rows, where they are many, by COPY, the rest at once."""

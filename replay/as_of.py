@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from domain.event import Aggregate
 from replay.stream import NoSuchStream, ReplayError, recorded
 from storage.codec import UnfitEvent
-from storage.log import StoredRow
+from storage.log_reader import StoredRow
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -16,7 +16,7 @@ from projections.extract import Extract
 from projections.page import Page
 from projections.view import ViewError
 from storage.codec import UnreadableEvent
-from storage.log import Cut
+from storage.log_reader import Cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from projections.table import Rows, Shelf
     from projections.view import View
     from storage.database import Workspace
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 PAGE_EVENTS: Final = 25_000  # larger pages meet a row more often before it is written, and hold more of them in memory
 PAGES_BETWEEN_COLLECTIONS: Final = 20

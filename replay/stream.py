@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from storage.codec import Recorded
     from storage.database import Workspace
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 
 class ReplayError(Exception):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 
 class StorableEvent(Protocol):

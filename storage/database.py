@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHANNEL: Final = "ledgerdesk"
-WAKE_INTERVAL: Final = 0.01  # seconds between two wake-ups of one process: a reader needs no more than one a page
+WAKE_INTERVAL: Final = (
+    0.025  # seconds between two wake-ups of one process: a reader that is awake looks again by itself
+)
 POLL_INTERVAL: Final = 0.25  # seconds; a wake-up can be lost, and then this is the delay
 CONNECT_TIMEOUT: Final = 10  # seconds
 LOST_IN_A_ROW: Final = 3  # connections one reading may lose before it is given up

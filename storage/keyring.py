@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from storage.database import Database
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from storage.append import Appended, NewEvent
     from storage.codec import StorableEvent
     from storage.database import Workspace
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 CASES_IN_FLIGHT: Final = 1_000  # two full batches of the log: enough to keep it busy, little enough to hold
 GROUPS_AHEAD: Final = 4  # told while the database makes the keys of the people in a group

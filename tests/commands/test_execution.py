@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from commands.catalogue import COMMANDS
-from commands.desk import NotFound
+from commands.desk import MARKS, Desk, NotFound
 from commands.identity import stream_id_for
 from commands.request import AlreadyExists, Forbidden, StaleVersion, UnknownReference
 from domain.agent import AgentInactive
@@ -24,7 +24,7 @@ from storage.database import Database
 from tests.commands.sending import Sender, caller
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from storage.append import Appended, LogError, Submission
     from storage.database import Workspace
@@ -221,6 +221,31 @@ async def test_two_processes_commanding_one_ticket_meet_no_conflict_that_the_des
     assert sorted(outcome.version for outcome in outcomes) == list(range(2, 82))
     folded = await Sender.at(alpha).desk.load(Ticket, ticket)
     assert (folded.version, folded.notes) == (81, 80)
+
+
+async def test_what_another_process_of_the_server_changed_is_read_before_a_command_is_decided(
+    alpha: Workspace, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = [0] * MARKS
+    here = Sender(Desk(alpha, marks))
+    async with await Database.open(settings) as database:
+        there = Sender(Desk(await database.workspace("alpha"), marks))
+        ticket = await here.ticket()
+        submitted: list[Submission] = []
+        for log in (alpha.log, there.desk.workspace.log):
+
+            def noted(one: Submission, submit: Callable[..., Any] = log.submit) -> Any:
+                submitted.append(one)
+                return submit(one)
+
+            monkeypatch.setattr(log, "submit", noted)
+        versions = [
+            (await sender.send("ticket", "add-note", ticket, text="x")).version
+            for sender in (here, there, there, here, there, here, here)
+        ]
+    assert versions == list(range(2, 9))
+    # None was decided on a stale copy, so none had to be decided twice.
+    assert len(submitted) == 7
 
 
 async def test_commands_on_one_ticket_at_once_are_recorded_together(

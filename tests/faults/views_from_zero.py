@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from projections.page import Page
 from projections.registry import VIEWS
-from storage.log import StoredRow
+from storage.log_reader import StoredRow
 
 if TYPE_CHECKING:
     from projections.view import View

@@ -211,30 +211,32 @@ async def test_a_page_is_not_taken_in_twice_by_its_owner(database: Database, alp
     assert await rows_of(alpha, f"{QUEUE.label}_past") == past
 
 
+@pytest.mark.parametrize(("together", "step"), [(0, "store"), (1000, "save")])
 async def test_rows_and_checkpoint_are_committed_together(
-    database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+    database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch, together: int, step: str
 ) -> None:
     """A process that dies between the rows and the end of the transaction has done neither."""
     desk = DeskDays(4)
     head = await record(alpha, [*desk.first(), *desk.more(60)])
     one = Runner(database, [QUEUE])
     await bookkeeping.prepare(alpha, [QUEUE])
+    monkeypatch.setattr(runner, "TOGETHER", together)
     shelf = QUEUE.shelf(alpha.schema)
-    store = shelf.store
+    write = getattr(shelf, step)
 
     class Killed(BaseException):
         pass
 
     async def dying(*args: Any, **kwargs: Any) -> None:
-        await store(*args, **kwargs)
+        await write(*args, **kwargs)
         raise Killed
 
-    monkeypatch.setattr(shelf, "store", dying)
+    monkeypatch.setattr(shelf, step, dying)
     with pytest.raises(Killed):
         await one.catch_up(alpha)
     assert await rows_of(alpha, QUEUE.label) == []
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == 0
-    monkeypatch.setattr(shelf, "store", store)
+    monkeypatch.setattr(shelf, step, write)
     await one.catch_up(alpha)
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == head
     assert await rows_of(alpha, f"{QUEUE.label}_past") == []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from storage.database import Workspace
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ACT = Act(NOW, Provenance(actor_id=uuid4(), role=Role.AGENT, channel=Channel.API), source_address="192.0.2.7")

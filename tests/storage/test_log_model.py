@@ -27,7 +27,7 @@ from tests.storage.wire import Cut, Wire, unencrypted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from storage.log import StoredRow
+    from storage.log_reader import StoredRow
     from storage.settings import Settings
 
 STREAMS: Final = [UUID(int=0xA0 + n) for n in range(4)]
