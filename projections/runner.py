@@ -36,7 +36,8 @@ POLL_SECONDS: Final = 0.25  # a wake-up can be lost
 # After a page that was not full the runner rests as long as it worked: events gather, since many at once cost less than
 # one by one, and on a busy machine commands keep the processor.
 SHORTEST_PAUSE: Final = 0.01  # seconds
-LONGEST_PAUSE: Final = 0.04  # seconds; what is seen late is late by this at most, and by the work itself
+LONGEST_PAUSE: Final = 0.03  # seconds, after a few events; what is seen late is late by this at most, and by the work
+BUSY_PAUSE: Final = 0.15  # seconds at most, after more than go together: then there is more to do than time
 PRUNE_SECONDS: Final = 60.0
 ROTATE_SECONDS: Final = 3600.0  # the partitions of idempotency keys are a week each
 TOGETHER: Final = 100  # events; larger pages are copied, by a connection for each view
@@ -69,6 +70,7 @@ class Runner:
         self._views = {(view.name, view.version): view for view in views}
         self._workspaces: dict[str, Workspace] = {}
         self._limits: dict[tuple[str, str], int] = {}
+        self._taken_in = 0  # events of the largest page of this round
         self._woken = asyncio.Event()
         self._renewed_at = self._pruned_at = self._rotated_at = float("-inf")
 
@@ -79,6 +81,7 @@ class Runner:
         try:
             while not stop.is_set():
                 self._woken.clear()
+                self._taken_in = 0
                 began = time.monotonic()
                 try:
                     busy = await self._round()
@@ -99,7 +102,8 @@ class Runner:
                     await asyncio.sleep(0)
                 elif busy:
                     worked = time.monotonic() - began
-                    await asyncio.sleep(min(max(worked, SHORTEST_PAUSE), LONGEST_PAUSE))
+                    longest = LONGEST_PAUSE if self._taken_in <= TOGETHER else BUSY_PAUSE
+                    await asyncio.sleep(min(max(worked, SHORTEST_PAUSE), longest))
                 else:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
@@ -231,6 +235,7 @@ class Runner:
             if not rows:
                 continue
             page = Page(rows)
+            self._taken_in = max(self._taken_in, len(page))
             full = full or len(page) == limit
             if len(page) <= TOGETHER and await self._took_in_together(workspace, views, page, position):
                 continue
