@@ -36,8 +36,9 @@ POLL_SECONDS: Final = 0.25  # a wake-up can be lost
 # After a page that was not full the runner rests as long as it worked: events gather, since many at once cost less than
 # one by one, and on a busy machine commands keep the processor.
 SHORTEST_PAUSE: Final = 0.01  # seconds
-LONGEST_PAUSE: Final = 0.03  # seconds, after a few events; what is seen late is late by this at most, and by the work
-BUSY_PAUSE: Final = 0.15  # seconds at most, after more than go together: then there is more to do than time
+LONGEST_PAUSE: Final = 0.02  # seconds, after a few events; what is seen late is late by this at most, and by the work
+BUSY_PAUSE: Final = 0.15  # seconds at most, after BUSY_EVENTS or more: then there is more to do than time
+BUSY_EVENTS: Final = 300
 PRUNE_SECONDS: Final = 60.0
 ROTATE_SECONDS: Final = 3600.0  # the partitions of idempotency keys are a week each
 TOGETHER: Final = 100  # events; larger pages are copied, by a connection for each view
@@ -102,7 +103,7 @@ class Runner:
                     await asyncio.sleep(0)
                 elif busy:
                     worked = time.monotonic() - began
-                    longest = LONGEST_PAUSE if self._taken_in <= TOGETHER else BUSY_PAUSE
+                    longest = LONGEST_PAUSE if self._taken_in < BUSY_EVENTS else BUSY_PAUSE
                     await asyncio.sleep(min(max(worked, SHORTEST_PAUSE), longest))
                 else:
                     with suppress(TimeoutError):

@@ -193,6 +193,8 @@ class Run:
         """Let a person send what comes next; the last one to stop ends the run."""
         now = time.monotonic()
         if self.over(now):
+            # While others still wait for an answer, an idle connection would be ended by the server.
+            person.wire.close()
             self.leave()
             return
         person.send(*self.choose(person), now)

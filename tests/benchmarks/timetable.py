@@ -23,17 +23,19 @@ if TYPE_CHECKING:
     from tests.benchmarks.client import Person
 
 SHORTEST_SLEEP = 0.001  # seconds; what is due sooner is sent together, a little late, rather than by spinning
-TICKETS = 200  # being worked on at once
 
 
 class Timetable(Run):
-    """Commands are due at the instants of a Poisson process; those that find no connection free wait for one."""
+    """Commands are due at the instants of a Poisson process; those that find no connection free wait for one.
+
+    Each connection is that of one person, who works on a ticket of one's own as long as it lives, as in `commands`.
+    """
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self.resting: deque[Person] = deque()
         self.due: deque[float] = deque()
-        self.tickets: list[Ticket] = []
+        self.own: dict[Person, Ticket] = {}
         self.next_at = 0.0
         self.late: list[float] = []
         self.most_waiting = 0
@@ -69,7 +71,7 @@ class Timetable(Run):
         if person.command == "open" and len(self.shared) < self.plan.shared_tickets:
             self.shared.append(ticket.reference)
         elif ticket.steps:
-            self.tickets.append(ticket)
+            self.own[person] = ticket
         self.looks.maybe(head, person.position)
         self.resting.append(person)
         if time.monotonic() >= self.stop_at:
@@ -77,18 +79,11 @@ class Timetable(Run):
         elif self.due:
             self._send_due()
 
-    def choose(self, _person: Person) -> tuple[Ticket, str]:
-        """Choose a command for a ticket at which nobody works just now."""
-        random, tickets = self.chance.random, self.tickets
-        if self.shared and random() * self.plan.shared_one_in < 1:
+    def choose(self, person: Person) -> tuple[Ticket, str]:
+        """Choose the next command for this person's ticket, or now and then one for a ticket that everybody answers."""
+        if self.shared and self.chance.random() * self.plan.shared_one_in < 1:
             return self.everybodys(), "reply"
-        working = len(self.people) - len(self.resting)
-        if not tickets or len(tickets) + working < TICKETS:
-            ticket = Ticket(steps=steps_of(self.chance))
-        else:
-            place = int(random() * len(tickets))
-            tickets[place], tickets[-1] = tickets[-1], tickets[place]
-            ticket = tickets.pop()
+        ticket = self.own.pop(person, None) or Ticket(steps=steps_of(self.chance))
         return ticket, ticket.steps.popleft()
 
     def note(self, person: Person, version: int, position: int, now: float, *, changed: bool) -> None:
