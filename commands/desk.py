@@ -126,8 +126,10 @@ class Desk:
                 held = fold(rows, self.workspace, held)
             if len(rows) < FOLDED_AT_ONCE:
                 break
-        held = None if held is None else held._replace(mark=mark)
-        if held is not None and isinstance(held.aggregate, cls) and self.workspace.log.epochs.known == self._epoch:
+        if held is None:
+            return None
+        held = held._replace(mark=mark)
+        if isinstance(held.aggregate, cls) and self.workspace.log.epochs.known == self._epoch:
             self._hold(held)
         return held
 

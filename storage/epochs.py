@@ -65,7 +65,11 @@ class Epochs:
         self._seen = (self.known, position, recorded_at)
 
     async def current(self) -> str:
-        """Give the epoch. It is read again when connections had to be made anew: a restore or a failover ends them; those to a standby may outlast the primary it follows."""
+        """Give the epoch.
+
+        It is read again when connections had to be made anew: a restore or a failover ends them. Those to a standby may
+        outlast the primary that it follows, so there it is read every time.
+        """
         generation = self._database.generation
         if self.known is None or self._generation != generation or self._database.follows:
             async with self._database.pool.connection() as connection:

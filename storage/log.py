@@ -63,8 +63,6 @@ class Log(LogReader):
         self._sql_lock = SQL(_LOCK).format(schema=name, patience=int(APPEND_TIMEOUT * 1000)).as_string()
         self._sql_rotate = SQL("SELECT {schema}.rotate_outcomes(%s, %s)").format(schema=name).as_string()
 
-    # Writing
-
     async def append(self, submission: Submission) -> Appended:
         """Append one command and wait until it is durable.
 

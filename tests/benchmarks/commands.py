@@ -17,7 +17,7 @@ from tests.benchmarks.sides import (
     desk,
     load,
     make_people,
-    plain_service,
+    measure_plain,
     plan_for,
     require_exactly,
     views_caught_up,
@@ -63,12 +63,8 @@ async def main(
             await require_exactly(place.settings.database_url or "", f"{workspace.schema}.events", ours.acknowledged)
         by_setting: dict[str, Loaded] = {}
         for setting in plain_settings:
-            await place.checkpoint()
             say(f"commands: the plain way, {setting.workers} worker(s), pool of {setting.pool}")
-            address = await place.database()
-            async with plain_service(address, setting, people) as service:
-                by_setting[setting.name] = found = await load(service, plan, place.cluster)
-            await require_exactly(address, "desk_events", found.acknowledged)
+            by_setting[setting.name] = found = await measure_plain(place, setting, people, plan)
             say(f"commands: {found.per_second:,.0f}/s, {found.result['milliseconds']}")
         best = max(by_setting.values(), key=lambda found: found.per_second)
         return {

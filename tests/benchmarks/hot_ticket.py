@@ -16,7 +16,7 @@ from tests.benchmarks.sides import (
     desk,
     load,
     make_people,
-    plain_service,
+    measure_plain,
     plan_for,
     require_exactly,
     views_caught_up,
@@ -61,12 +61,8 @@ async def main(
         say(f"hot ticket: {ours.per_second:,.0f}/s, {ours.result['milliseconds']}, no conflict told")
         by_setting: dict[str, Loaded] = {}
         for setting in plain_settings:
-            await place.checkpoint()
             say(f"hot ticket: the plain way, {setting.name}")
-            address = await place.database()
-            async with plain_service(address, setting, people) as service:
-                by_setting[setting.name] = found = await load(service, plan, place.cluster)
-            await require_exactly(address, "desk_events", found.acknowledged)
+            by_setting[setting.name] = found = await measure_plain(place, setting, people, plan)
             say(f"hot ticket: {found.per_second:,.0f}/s, {found.result['conflicts_told']} conflicts told")
         best = max(by_setting.values(), key=lambda found: found.per_second)
     return {

@@ -23,7 +23,7 @@ from tests.benchmarks.sides import (
     desk,
     load,
     make_people,
-    plain_service,
+    measure_plain,
     plan_for,
     require_exactly,
     views_caught_up,
@@ -104,12 +104,8 @@ async def main(
 
 
 async def _plain(place: Ground, people: People, plan: Plan) -> Loaded:
-    await place.checkpoint()
     say(f"commands: the plain way, {PLAIN_SETTING.workers} worker, {plan.rate:g} commands due a second")
-    address = await place.database()
-    async with plain_service(address, PLAIN_SETTING, people) as service:
-        found = await load(service, plan, place.cluster)
-    await require_exactly(address, "desk_events", found.acknowledged)
+    found = await measure_plain(place, PLAIN_SETTING, people, plan)
     say(f"commands: {found.per_second:,.0f}/s, {found.result['milliseconds']}")
     return found
 

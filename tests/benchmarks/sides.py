@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from domain.event import Aggregate
     from storage.database import Workspace
     from storage.settings import Settings
+    from tests.benchmarks.ground import Ground
 
 START_SECONDS = 60.0
 CATCH_UP_SECONDS = 60.0
@@ -270,6 +271,19 @@ async def plain_service(address: str, setting: PlainSetting, people: People) -> 
             async with asyncio.timeout(START_SECONDS):
                 await _ready(server, Path(directory), setting.workers, port)
             yield Service(port, server.pid)
+
+
+async def measure_plain(place: Ground, setting: PlainSetting, people: People, plan: Plan) -> Loaded:
+    """Load the plain service in a database of its own, which then holds what it acknowledged and nothing else.
+
+    Raises MeasurementError.
+    """
+    await place.checkpoint()
+    address = await place.database()
+    async with plain_service(address, setting, people) as service:
+        found = await load(service, plan, place.cluster)
+    await require_exactly(address, "desk_events", found.acknowledged)
+    return found
 
 
 async def _all_there(service: Service, workers: int) -> None:

@@ -159,14 +159,19 @@ def test_every_refusal_is_told_by_two_workers_or_needs_none() -> None:
     assert set(refusals()) == {*NO_LONGER, *BY_NOW_CLOSED, *SAID_BY_THE_COMMAND_ALONE}
 
 
-@pytest.mark.parametrize("refusal", NO_LONGER)
-async def test_a_refusal_that_another_worker_took_away_is_not_given(scene: Scene, refusal: str) -> None:
-    before, command, between = NO_LONGER[refusal]
+async def refused_here(scene: Scene, before: list[Say], command: Say, refusal: str) -> None:
+    """Have a command refused by the worker whose memory is to go stale."""
     for said in before:
         await scene.send(scene.here, said)
     with pytest.raises(Rejected) as refused:
         await scene.send(scene.here, command)
     assert refused.value.problem == refusal
+
+
+@pytest.mark.parametrize("refusal", NO_LONGER)
+async def test_a_refusal_that_another_worker_took_away_is_not_given(scene: Scene, refusal: str) -> None:
+    before, command, between = NO_LONGER[refusal]
+    await refused_here(scene, before, command, refusal)
     for said in between:
         assert (await scene.send(scene.there, said)).changed
     assert (await scene.send(scene.here, command)).changed
@@ -175,11 +180,7 @@ async def test_a_refusal_that_another_worker_took_away_is_not_given(scene: Scene
 @pytest.mark.parametrize("refusal", BY_NOW_CLOSED)
 async def test_a_refusal_is_the_one_that_holds_now(scene: Scene, refusal: str) -> None:
     before, command, between = BY_NOW_CLOSED[refusal]
-    for said in before:
-        await scene.send(scene.here, said)
-    with pytest.raises(Rejected) as refused:
-        await scene.send(scene.here, command)
-    assert refused.value.problem == refusal
+    await refused_here(scene, before, command, refusal)
     for said in between:
         await scene.send(scene.there, said)
     with pytest.raises(Rejected) as refused:
