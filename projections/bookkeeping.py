@@ -137,11 +137,14 @@ async def stop(workspace: Workspace, view: View, *, owner: str, at: int, positio
 
 
 async def retry(workspace: Workspace, view: View) -> bool:
-    """Let a view that stopped try its event again; False when it had not stopped."""
-    async with workspace.database.pool.connection() as connection:
-        cursor = await connection.execute(
-            SQL(_RETRY).format(schema=Identifier(workspace.schema)), (view.name, view.version)
-        )
+    """Let a view that stopped try its event again; False when it had not stopped. Raises ViewsNotReady."""
+    try:
+        async with workspace.database.pool.connection() as connection:
+            cursor = await connection.execute(
+                SQL(_RETRY).format(schema=Identifier(workspace.schema)), (view.name, view.version)
+            )
+    except psycopg.errors.UndefinedTable:
+        raise ViewsNotReady(view.name) from None
     workspace.database.wake(workspace.name)
     return cursor.rowcount == 1
 

@@ -1,4 +1,4 @@
-"""Looking after the record: migrations, workspaces, credentials, and the views."""
+"""Looking after the record: migrations, workspaces and credentials."""
 
 from __future__ import annotations
 
@@ -7,26 +7,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from api.cli.progress import progress_of
 from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_of, work
 from commands.desk import Desk
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.event import SYSTEM_ACTOR, Role
-from projections import bookkeeping
-from projections.bookkeeping import view_status
-from projections.registry import BY_NAME, VIEWS
-from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
 from storage import credentials
 from storage.migrations import create_workspace, migrate
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from projections.bookkeeping import ViewStatus
     from storage.database import Workspace
 
 _DAYS = re.compile(r"([1-9][0-9]{0,4})d")
@@ -38,8 +30,6 @@ issued = typer.Typer(no_args_is_help=True, help="Credentials for HTTP.")
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command("migrate")(bring_up_to_date)
-    app.command("views")(list_views)
-    app.command("rebuild")(rebuild_view)
     app.add_typer(workspaces, name="workspace")
     app.add_typer(issued, name="credential")
 
@@ -137,61 +127,3 @@ def _instant(text: str) -> datetime:
         message = f"--expires takes an instant with its zone, such as 2030-01-31T12:00+01:00, or 90d, not {text!r}."
         raise Failure(message, MISCONFIGURED)
     return instant
-
-
-def list_views(
-    context: typer.Context,
-    retry: Annotated[bool, typer.Option("--retry", help="Let views that stopped try their event again.")] = False,  # noqa: FBT002 - an option
-) -> None:
-    """List the views: version, position, lag and state of each."""
-
-    async def statuses() -> list[ViewStatus]:
-        async with surroundings_of(context).workspace() as workspace:
-            if retry:
-                for view in VIEWS:
-                    await bookkeeping.retry(workspace, view)
-            return await view_status(workspace, VIEWS)
-
-    table = Table("view", "version", "position", "behind", "lag", "state", box=None, pad_edge=False)
-    found = work(statuses())
-    for view in found:
-        lag = f"{view.lag_seconds:.1f} s" if view.lag_events else "-"
-        table.add_row(view.name, str(view.version), f"{view.position:,}", f"{view.lag_events:,}", lag, view.state)
-    console = Console(soft_wrap=True)
-    console.print(table)
-    for view in found:
-        if view.failure is not None:
-            console.print(
-                f"{view.name} stopped at event {view.failure.position} ({view.failure.topic}): {view.failure.error}",
-                markup=False,
-            )
-
-
-def rebuild_view(
-    context: typer.Context,
-    view: Annotated[str, typer.Argument(help=f"One of: {', '.join(sorted(BY_NAME))}.")],
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=16, help="Processes to divide the streams among; else one a processor.")
-    ] = None,
-) -> None:
-    """Fold a view again from the whole log, beside the live one, and put it in its place."""
-    wanted = BY_NAME.get(view)
-    if wanted is None:
-        message = f"There is no view {view!r}; there are {', '.join(sorted(BY_NAME))}."
-        raise Failure(message, MISCONFIGURED)
-
-    async def carry_out() -> None:
-        async with surroundings_of(context).workspace() as workspace:
-            with progress_of(wanted.name, "events") as show:
-                report = await rebuild(workspace, wanted, lambda now: show(now.done, now.total), workers=workers)
-        begun = f", of which {report.resumed_at:,} were done by an earlier run" if report.resumed_at else ""
-        typer.echo(
-            f"{report.view} holds {report.rows:,} rows as of position {report.position:,}{begun};"
-            f" {report.seconds:.1f} s, {report.rate:,.0f} events/s."
-        )
-
-    try:
-        work(carry_out())
-    except (RebuildRunning, RebuildFailed, RebuildStopped) as error:
-        message = str(error) or f"{view} is being rebuilt by somebody else."
-        raise Failure(message) from None

@@ -11,6 +11,7 @@ from api.problems import sentence
 from api.server import AddressUnavailable
 from commands.desk import NotFound
 from domain.event import Rejected
+from projections.view import ViewError
 from replay.stream import ReplayError
 from storage.append import LogError
 from storage.database import Database, DatabaseUnreachable, UnknownWorkspace
@@ -96,7 +97,7 @@ def explain(error: Exception) -> Failure | None:
             return Failure(str(error), MISCONFIGURED)
         case UnknownWorkspace():
             return Failure(f"{error} `desk workspace create` makes one.", MISCONFIGURED)
-        case Rejected() | NotFound() | LogError() | ReplayError():
+        case Rejected() | NotFound() | LogError() | ReplayError() | ViewError():
             return Failure(sentence(str(error)))
         case _:
             return None

@@ -82,6 +82,7 @@ def test_a_wrong_setting_gives_one_sentence_and_status_2(
     "arguments",
     [
         ["rebuild", "nothing"],
+        ["views", "retry", "nothing"],
         ["import", "nothing", "file.csv"],
         ["credential", "issue", "--role", "customer"],
         ["credential", "issue", "--role", "agent", "--expires", "soon"],
@@ -100,6 +101,7 @@ def test_wrong_usage_gives_one_sentence_and_status_2(desk: Desk, arguments: list
     "arguments",
     [
         ["replay", "1"],
+        ["views", "retry", "ticket_queue"],
         ["ticket", "zendesk:1"],
         ["import", "volvo", "/no/such/file.csv"],
         ["workspace", "create", "alpha"],
