@@ -73,6 +73,7 @@ class QueueTold(BaseModel):
     updated_at: AwareDatetime
     solved_at: AwareDatetime | None
     wake_at: AwareDatetime | None
+    due_at: AwareDatetime | None
 
 
 class QueuePage(BaseModel):
@@ -167,7 +168,7 @@ async def list_queue(
     request: Request,
     credential: Caller,
     tickets: Tickets,
-    sort: Literal["updated", "opened", "priority", "number"] = "updated",
+    sort: Literal["updated", "due", "opened", "priority", "number"] = "updated",
     limit: Limit = 50,
     cursor: CursorText = None,
     after: After = None,

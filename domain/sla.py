@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.priority import Priority
 
@@ -67,11 +67,9 @@ STANDARD: Final = Policy(
 """The promise of a desk that has made no other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """One promise about one ticket. `met_at` is when it was fulfilled, `paused_at` since when it stands still."""
 
-    started_at: datetime
     due_at: datetime
     met_at: datetime | None = None
     paused_at: datetime | None = None
@@ -80,31 +78,31 @@ class Clock:
 def start(policy: Policy, metric: Metric, priority: Priority, at: datetime) -> Clock | None:
     """Start a clock; None where the policy promises nothing."""
     target = policy.target(metric, priority)
-    return None if target is None else Clock(started_at=at, due_at=at + target)
+    return None if target is None else Clock(at + target)
 
 
 def fulfil(clock: Clock, at: datetime) -> Clock:
     """Keep the promise, in time or not; a clock that was fulfilled before stays as it is."""
-    return clock if clock.met_at is not None else replace(resume(clock, at), met_at=at)
+    return clock if clock.met_at is not None else resume(clock, at)._replace(met_at=at)
 
 
 def resume_fulfilled(clock: Clock, at: datetime) -> Clock:
     """Let a fulfilled clock run on, as when a solved ticket opens again; the time between is not counted."""
     if clock.met_at is None:
         return clock
-    return replace(clock, met_at=None, due_at=clock.due_at + (at - clock.met_at))
+    return clock._replace(met_at=None, due_at=clock.due_at + (at - clock.met_at))
 
 
 def pause(clock: Clock, at: datetime) -> Clock:
     """Let a running clock stand still."""
-    return clock if clock.met_at is not None or clock.paused_at is not None else replace(clock, paused_at=at)
+    return clock if clock.met_at is not None or clock.paused_at is not None else clock._replace(paused_at=at)
 
 
 def resume(clock: Clock, at: datetime) -> Clock:
     """Let a clock that stands still run on; the time between is not counted."""
     if clock.paused_at is None:
         return clock
-    return replace(clock, paused_at=None, due_at=clock.due_at + (at - clock.paused_at))
+    return clock._replace(paused_at=None, due_at=clock.due_at + (at - clock.paused_at))
 
 
 def shift(policy: Policy, metric: Metric, clock: Clock, old: Priority, new: Priority) -> Clock | None:
@@ -114,7 +112,7 @@ def shift(policy: Policy, metric: Metric, clock: Clock, old: Priority, new: Prio
     before, after = policy.target(metric, old), policy.target(metric, new)
     if before is None or after is None:
         return None
-    return replace(clock, due_at=clock.due_at + (after - before))
+    return clock._replace(due_at=clock.due_at + (after - before))
 
 
 def state(clock: Clock | None, now: datetime) -> ClockState:

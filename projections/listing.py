@@ -59,10 +59,37 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Sort:
-    """An order of rows; the last column makes it total. All columns go the same way, so that a row comparison pages."""
+    """An order of rows; the last column makes it total. All columns go the same way, so that a row comparison pages.
+
+    `none_last` is a column of instants that may be None, of which None counts as later than all; indexes for the order
+    have `coalesce(column, 'infinity')` in its place. No other column may be None.
+    """
 
     columns: tuple[str, ...]
     descending: bool = False
+    none_last: str | None = None
+
+    def by(self, table: str = "") -> Composed:
+        """Give what comes after ORDER BY for the rows of a table."""
+        direction = SQL(" DESC") if self.descending else SQL("")
+        place = [table] if table else []
+        return SQL(", ").join(
+            self.comparable(column, Identifier(*place, column)) + direction for column in self.columns
+        )
+
+    def after(self, view: View) -> Composed:
+        """Require rows after the one whose values of the columns are the parameters `last_0`, `last_1` and so on."""
+        types = {column.name: column.type for column in view.table.columns}
+        columns = SQL(", ").join(self.comparable(column, Identifier(column)) for column in self.columns)
+        values = SQL(", ").join(
+            self.comparable(column, SQL(f"%(last_{place})s::{types[column]}"))
+            for place, column in enumerate(self.columns)
+        )
+        return SQL("({}) {} ({})").format(columns, SQL("<" if self.descending else ">"), values)
+
+    def comparable(self, column: str, value: Composable) -> Composable:
+        """Give a value of a column such that it can be compared with any other."""
+        return SQL("coalesce({}, 'infinity')").format(value) if column == self.none_last else value
 
 
 @dataclass
@@ -126,7 +153,10 @@ class Cursor(NamedTuple):
             raise CursorInvalid(message)
         types = {column.name: column.type for column in view.table.columns}
         try:
-            key = [_READ[types[name]](value) for name, value in zip(sort.columns, last, strict=True)]
+            key = [
+                None if value is None and name == sort.none_last else _READ[types[name]](value)
+                for name, value in zip(sort.columns, last, strict=True)
+            ]
             instant = None if now is None else _instant(now)
         except (ValueError, TypeError, OverflowError):
             raise CursorInvalid(NOT_A_CURSOR) from None
@@ -187,8 +217,7 @@ async def list_rows(
         raise CursorExpired("the log has lost what the list was begun on; begin it again")  # noqa: EM101, TRY003
     epoch = await workspace.log.epoch()
     shelf = view.shelf(workspace.schema)
-    direction = SQL(" DESC") if sort.descending else SQL("")
-    order = SQL(", ").join(Identifier(column) + direction for column in sort.columns)
+    order = sort.by()
     now = now if start is None else start.now
     parameters = {**where.parameters, "limit": limit + 1, "now": now}
     if start is None:
@@ -197,7 +226,7 @@ async def list_rows(
         )
     else:
         parameters |= {"position": start.position} | {f"last_{i}": value for i, value in enumerate(start.last)}
-        after = _after(view, sort)
+        after = sort.after(view)
         source = _pinned(
             shelf,
             lambda table, pin: SQL("(SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %(limit)s)").format(
@@ -205,8 +234,7 @@ async def list_rows(
             ),
         )
         source = SQL("SELECT * FROM ({}) u ORDER BY {} LIMIT %(limit)s").format(source, order)
-    again = SQL(", ").join(Identifier("r", column) + direction for column in sort.columns)
-    rows = await _with_position(workspace, view, source, parameters, order=again)
+    rows = await _with_position(workspace, view, source, parameters, order=sort.by("r"))
     position, recorded_at, kept_from = rows[0][:3]
     if start is not None:
         if start.position > position:
@@ -268,13 +296,6 @@ def _pinned(shelf: Shelf, select: Callable[[Identifier, Composable], Composed]) 
     if shelf.table.keeps_past:
         parts.append(select(shelf.past, known + SQL(" AND until > %(position)s")))
     return SQL(" UNION ALL ").join(parts)
-
-
-def _after(view: View, sort: Sort) -> Composed:
-    types = {column.name: column.type for column in view.table.columns}
-    columns = SQL(", ").join(map(Identifier, sort.columns))
-    values = SQL(", ").join(SQL(f"%(last_{i})s::{types[name]}") for i, name in enumerate(sort.columns))
-    return SQL("({}) {} ({})").format(columns, SQL("<" if sort.descending else ">"), values)
 
 
 async def _with_position(

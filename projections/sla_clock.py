@@ -9,11 +9,11 @@ from uuid import UUID  # noqa: TC003 - part of the public row
 
 from psycopg.sql import SQL
 
-from domain import sla
+from domain import sla, ticket_clocks
 from domain import ticket_events as happened
 from domain.priority import Priority
 from domain.sla import Clock, ClockState, Metric
-from domain.status import Status
+from domain.ticket_clocks import METRICS, Promise
 from projections.listing import Counts, Listing, Sort, Where, count_rows, list_rows
 from projections.table import Column, Row, Rows, Table
 from projections.view import Draft, View, events_of
@@ -54,29 +54,21 @@ TABLE: Final = Table(
 SORTS: Final[dict[str, Sort]] = {"due": Sort(("due_at", "ticket_id", "metric"))}
 """Soonest due first."""
 
-FINISHED: Final = frozenset({Status.SOLVED, Status.CLOSED})
-
 _POLICY: Final = sla.STANDARD
 _CARRIED: Final = ("status", "priority", "team_id", "agent_id")
-_METRICS: Final = tuple(Metric)
-_RUN_BY: Final = (happened.Replied, happened.CustomerMessageReceived, happened.PriorityChanged)
 
 
 def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
-    """Run the clocks of each ticket by the times at which things occurred.
-
-    A ticket that an agent opened owes no first reply until the customer writes. While a ticket is solved its total
-    resolution counts as fulfilled and an unanswered first reply stands still; reopening lets both run on.
-    """
+    """Run the clocks of each ticket by the times at which things occurred."""
     draft = Draft(rows)
     for event, position, _ in recorded:
         stream = event.originator_id
         if isinstance(event, happened.Opened):
-            for metric in _METRICS:
+            for metric in METRICS:
                 draft.put(_opened(event, metric, position), stream, metric)
             continue
         told = _told(event)
-        for metric in _METRICS:
+        for metric in METRICS:
             row = draft.look(stream, metric)
             if row is None:
                 message = f"ticket {stream} has an event at position {position} but was never opened"
@@ -91,8 +83,7 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
 
 
 def _opened(event: happened.Opened, metric: Metric, position: int) -> Row:
-    owed = metric is Metric.TOTAL_RESOLUTION or not event.opened_by_agent
-    clock = sla.start(_POLICY, metric, event.priority, event.timestamp) if owed else None
+    promise = ticket_clocks.opened(_POLICY, metric, event)
     return {
         "ticket_id": event.originator_id,
         "metric": metric,
@@ -102,8 +93,8 @@ def _opened(event: happened.Opened, metric: Metric, position: int) -> Row:
         "priority": event.priority,
         "team_id": None,
         "agent_id": None,
-        "due_priority": event.priority,
-        **_of_clock(clock),
+        "started_at": None if promise.due_at is None else event.timestamp,
+        **_of_promise(promise),
     }
 
 
@@ -117,49 +108,26 @@ def _told(event: happened.TicketEvent) -> Row:
 
 def _ran(row: Row, metric: Metric, event: happened.TicketEvent) -> Row:
     """Give the columns of a clock after an event; empty where the event does not touch the clock."""
-    status = event.__dict__.get("status", row["status"])
-    moved = (status in FINISHED) != (row["status"] in FINISHED)
-    if not moved and not isinstance(event, _RUN_BY):
+    status = row["status"]
+    if metric not in ticket_clocks.touched(event, status):
         return {}
-    at = event.timestamp
-    clock = _clock(row)
-    due_priority = Priority(row["due_priority"])
-    if metric is Metric.FIRST_REPLY:
-        if isinstance(event, happened.Replied):
-            if clock is None:
-                # An answer before anybody asked settles the matter: fulfilled without ever having run.
-                return {"met_at": row["met_at"] or at}
-            clock = sla.fulfil(clock, at)
-        elif isinstance(event, happened.CustomerMessageReceived) and clock is None and not row["met_at"]:
-            due_priority = Priority(row["priority"])
-            clock = sla.start(_POLICY, metric, due_priority, at)
-    if clock is None:
-        return {}
-    if moved and status in FINISHED:
-        clock = sla.pause(clock, at) if metric is Metric.FIRST_REPLY else sla.fulfil(clock, at)
-    elif moved:
-        clock = sla.resume(clock, at) if metric is Metric.FIRST_REPLY else sla.resume_fulfilled(clock, at)
-    priority = event.priority if isinstance(event, happened.PriorityChanged) else Priority(row["priority"])
-    if clock.met_at is None and priority != due_priority:
-        return {**_of_clock(sla.shift(_POLICY, metric, clock, due_priority, priority)), "due_priority": priority}
-    return {**_of_clock(clock), "due_priority": due_priority}
+    before = Promise(row["due_at"], row["met_at"], row["paused_at"], Priority(row["due_priority"]))
+    promise = ticket_clocks.after(_POLICY, metric, before, event, status=status, priority=Priority(row["priority"]))
+    started_at = row["started_at"] or event.timestamp
+    return {"started_at": None if promise.due_at is None else started_at, **_of_promise(promise)}
+
+
+def _of_promise(promise: Promise) -> Row:
+    return {
+        "due_at": promise.due_at,
+        "met_at": promise.met_at,
+        "paused_at": promise.paused_at,
+        "due_priority": promise.priority,
+    }
 
 
 def _clock(row: Row) -> Clock | None:
-    if row["started_at"] is None:
-        return None
-    return Clock(row["started_at"], row["due_at"], row["met_at"], row["paused_at"])
-
-
-def _of_clock(clock: Clock | None) -> Row:
-    if clock is None:
-        return {"started_at": None, "due_at": None, "met_at": None, "paused_at": None}
-    return {
-        "started_at": clock.started_at,
-        "due_at": clock.due_at,
-        "met_at": clock.met_at,
-        "paused_at": clock.paused_at,
-    }
+    return None if row["due_at"] is None else Clock(row["due_at"], row["met_at"], row["paused_at"])
 
 
 VIEW: Final = View(
@@ -171,7 +139,7 @@ VIEW: Final = View(
     topics=frozenset(
         event.TOPIC for event in events_of(happened.TicketEvent) if event.model_fields.keys() & set(_CARRIED)
     ),
-    reads=frozenset({"timestamp", "opened_by_agent", *_CARRIED}),
+    reads=ticket_clocks.READS | set(_CARRIED),
     stream_local=True,
 )
 

@@ -9,8 +9,10 @@ from uuid import UUID  # noqa: TC003 - part of the public row
 
 from psycopg.sql import Identifier
 
+from domain import sla, ticket_clocks
 from domain import ticket_events as happened
 from domain.priority import Priority
+from domain.ticket_clocks import METRICS, Promise
 from projections.listing import Counts, Listing, Sort, Where, count_rows, find_row, list_rows
 from projections.table import Column, Row, Rows, Table
 from projections.view import Draft, View, topics_of
@@ -20,6 +22,26 @@ if TYPE_CHECKING:
 
     from storage.codec import Recorded
     from storage.database import Workspace
+
+
+class _Promised(NamedTuple):
+    """The columns in which a ticket's row keeps how one promise stands, so that its clock can be run on.
+
+    `priority` is None where it is the ticket's, as it nearly always is.
+    """
+
+    due_at: str
+    met_at: str
+    paused_at: str
+    priority: str
+
+
+PROMISED: Final = {metric: _Promised(*(f"{metric}_{name}" for name in _Promised._fields)) for metric in METRICS}
+
+
+def _promise_columns(names: _Promised) -> list[Column]:
+    return [Column(name, "text" if name == names.priority else "timestamptz") for name in names]
+
 
 TABLE: Final = Table(
     columns=(
@@ -44,10 +66,14 @@ TABLE: Final = Table(
         Column("updated_at", "timestamptz", null=False),
         Column("solved_at", "timestamptz"),
         Column("wake_at", "timestamptz"),
+        # The earliest instant at which a promise whose clock runs falls due.
+        Column("due_at", "timestamptz"),
+        *(column for names in PROMISED.values() for column in _promise_columns(names)),
     ),
     key=("ticket_id",),
     indexes=(
         "(team_id, status, updated_at, number)",
+        "(team_id, status, coalesce(due_at, 'infinity'), number)",
         "(agent_id, status, updated_at, number)",
         "(status, updated_at, number)",
         "(requester_id, updated_at)",
@@ -56,15 +82,18 @@ TABLE: Final = Table(
     keeps_past=True,
 )
 
+_POLICY: Final = sla.STANDARD
+
 RANKS: Final[dict[str, int]] = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 
 SORTS: Final[dict[str, Sort]] = {
     "updated": Sort(("updated_at", "number"), descending=True),
+    "due": Sort(("due_at", "number"), none_last="due_at"),
     "opened": Sort(("opened_at", "number")),
     "priority": Sort(("urgency_rank", "opened_at", "number")),
     "number": Sort(("number",)),
 }
-"""Newest change first; longest open first; most urgent first, among equals the longest open; by number."""
+"""Newest change first; soonest due first, last what is not due at all; longest open first; most urgent first, among equals the longest open; by number."""
 
 Grouping = Literal["status", "team", "agent", "priority"]
 _COLUMN_OF: Final[dict[Grouping, str]] = {
@@ -110,7 +139,10 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
         # Occurred times of foreign histories may step back; the latest is when the ticket last changed.
         row["updated_at"] = max(row["updated_at"], at)
         status = values.get("status")
-        if status is not None and status != row["status"]:
+        moved = status is not None and status != row["status"]
+        if moved or kind in ticket_clocks.RUN_BY:
+            _run_clocks(row, event)
+        if moved:
             _take_status(row, status, at)
         for name in _TAKEN.get(kind, ()):
             row[name] = values[name]
@@ -124,7 +156,7 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
 
 
 def _opened(event: happened.Opened, position: int) -> Row:
-    return {
+    row: Row = {
         "ticket_id": event.originator_id,
         "since": position,
         "number": position,
@@ -146,7 +178,38 @@ def _opened(event: happened.Opened, position: int) -> Row:
         "updated_at": event.timestamp,
         "solved_at": None,
         "wake_at": None,
+        "due_at": None,
     }
+    for metric, names in PROMISED.items():
+        _take_promise(row, names, ticket_clocks.opened(_POLICY, metric, event), event.priority)
+    return row
+
+
+def _run_clocks(row: Row, event: happened.TicketEvent) -> None:
+    """Take what an event does to the promises about the ticket, whose status and priority are still as before it."""
+    status, priority = row["status"], Priority(row["priority"])
+    touched = ticket_clocks.touched(event, status)
+    if not touched:
+        return
+    becomes = event.priority if isinstance(event, happened.PriorityChanged) else priority
+    row["due_at"] = None
+    for metric, names in PROMISED.items():
+        due_at, met_at, paused_at, due_priority = names
+        followed = row[due_priority]
+        promise = Promise(
+            row[due_at], row[met_at], row[paused_at], priority if followed is None else Priority(followed)
+        )
+        if metric in touched:
+            promise = ticket_clocks.after(_POLICY, metric, promise, event, status=status, priority=priority)
+        _take_promise(row, names, promise, becomes)
+
+
+def _take_promise(row: Row, names: _Promised, promise: Promise, priority: str) -> None:
+    row[names.due_at], row[names.met_at], row[names.paused_at], followed = promise
+    row[names.priority] = None if followed == priority else followed
+    due_at = promise.falls_due_at
+    if due_at is not None and (row["due_at"] is None or due_at < row["due_at"]):
+        row["due_at"] = due_at
 
 
 def _take_status(row: Row, status: str, at: datetime) -> None:
@@ -174,12 +237,13 @@ READS: Final = frozenset(
         "level",
         "foreign_id",
         "wake_at",
+        *ticket_clocks.READS,
     ]
 )
 
 VIEW: Final = View(
     name="ticket_queue",
-    version=1,
+    version=2,
     table=TABLE,
     fold=fold,
     topics=topics_of(happened.TicketEvent),
@@ -189,7 +253,10 @@ VIEW: Final = View(
 
 
 class QueueEntry(NamedTuple):
-    """A ticket as the queue lists it; `number` is what people call it by."""
+    """A ticket as the queue lists it.
+
+    `number` is what people call it by; `due_at` when the next promise about it falls due, among those that run.
+    """
 
     ticket_id: UUID
     number: int
@@ -210,6 +277,7 @@ class QueueEntry(NamedTuple):
     updated_at: datetime
     solved_at: datetime | None
     wake_at: datetime | None
+    due_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

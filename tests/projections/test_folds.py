@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from projections.registry import VIEWS
+from projections.sla_clock import VIEW as CLOCKS
 from projections.ticket_queue import VIEW as QUEUE
 from tests.projections.desk_days import DeskDays, as_recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
 
     from projections.table import Rows
     from projections.view import View
@@ -68,6 +71,21 @@ def test_the_queue_shows_every_ticket_as_its_aggregate_has_it(seed: int) -> None
             assert row[name] == getattr(ticket, name), name
         assert tuple(row["tags"]) == ticket.tags
         assert row["subject_sealed"] == ticket.subject
+
+
+@MANY
+@given(seed=some.integers(0, 10_000), cuts=some.lists(some.integers(0, 400), max_size=8))
+def test_a_ticket_in_the_queue_is_due_when_the_first_of_its_running_clocks_is(seed: int, cuts: list[int]) -> None:
+    desk = DeskDays(seed)
+    recorded = as_recorded([*desk.first(), *desk.more(150)])
+    rows = folded(QUEUE, recorded, cuts)
+    running: dict[UUID, list[datetime]] = {ticket.id: [] for ticket in desk.tickets}
+    for clock in folded(CLOCKS, recorded).values():
+        if clock["due_at"] is not None and clock["met_at"] is None and clock["paused_at"] is None:
+            running[clock["ticket_id"]].append(clock["due_at"])
+    assert {ticket: row["due_at"] for (ticket,), row in rows.items()} == {
+        ticket: min(due, default=None) for ticket, due in running.items()
+    }
 
 
 @pytest.mark.parametrize("view", [view for view in VIEWS if view.topics], ids=lambda view: view.name)

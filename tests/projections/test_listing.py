@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from base64 import urlsafe_b64encode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,8 +47,10 @@ async def every_page(
             return found, page.position
 
 
+NEVER = datetime.max.replace(tzinfo=UTC)
 ORDERS: dict[str, Callable[[QueueEntry], Any]] = {
     "updated": lambda one: (-one.updated_at.timestamp(), -one.number),
+    "due": lambda one: (one.due_at or NEVER, one.number),
     "opened": lambda one: (one.opened_at, one.number),
     "priority": lambda one: (["urgent", "high", "normal", "low"].index(one.priority), one.opened_at, one.number),
     "number": lambda one: one.number,
@@ -61,6 +64,7 @@ async def test_pages_follow_each_other_without_gaps_in_every_order(alpha: Worksp
     assert [one.ticket_id for one in found] == [one.ticket_id for one in sorted(found, key=ORDERS[sort])]
     assert {one.ticket_id for one in found} == {ticket.id for ticket in desk.tickets}
     assert len(found) == len(desk.tickets)
+    assert {one.due_at is None for one in found} == {True, False}
     assert position == (await alpha.log.head()).position
 
 
@@ -172,10 +176,10 @@ async def test_a_cursor_is_of_one_list_only(alpha: Workspace, beta: Workspace) -
     "text",
     [
         "", "x", "!!!", "é", "\0", "a" * 5_000, "bnVsbA", "W10",
-        urlsafe_b64encode(b'["ticket_queue_v1",1,2,3,4,5]').decode(),
+        urlsafe_b64encode(b'["ticket_queue_v2",1,2,3,4,5]').decode(),
         urlsafe_b64encode(b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}').decode(),
-        urlsafe_b64encode(b'["ticket_queue_v1","e",99999999999999999999,"d",[1],null]').decode(),
-        urlsafe_b64encode(b'["ticket_queue_v1","e",true,"d",[1],null]').decode(),
+        urlsafe_b64encode(b'["ticket_queue_v2","e",99999999999999999999,"d",[1],null]').decode(),
+        urlsafe_b64encode(b'["ticket_queue_v2","e",true,"d",[1],null]').decode(),
         urlsafe_b64encode(b'["audit_trail_v1","e",1,"d",[1],null]').decode(),
     ],
 )  # fmt: skip
@@ -200,7 +204,7 @@ async def test_a_cursor_bent_by_hand_never_breaks_the_query(alpha: Workspace) ->
     )
     for last in bent:
         digest = where.digest("updated")
-        text = f'["ticket_queue_v1","{epoch}",3,"{digest}",{last},null]'.replace("'", '"').replace("None", "null")
+        text = f'["ticket_queue_v2","{epoch}",3,"{digest}",{last},null]'.replace("'", '"').replace("None", "null")
         with pytest.raises(CursorInvalid):
             await list_tickets(alpha, cursor=urlsafe_b64encode(text.encode()).decode())
 
