@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,8 +31,8 @@ Rule = frozenset[Role] | None
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 _ALL: Final = frozenset(Role)
-_STAFF: Final = _ALL - {Role.CUSTOMER}
-_OVERSIGHT: Final = _STAFF - {Role.AGENT}
+STAFF: Final = _ALL - {Role.CUSTOMER}
+OVERSIGHT: Final = STAFF - {Role.AGENT}
 
 READING: Final[dict[str, Rule]] = {
     "health.live": EVERYONE,
@@ -45,29 +46,44 @@ READING: Final[dict[str, Rule]] = {
     "ticket.messages": _ALL,
     "ticket.attachment": _ALL,
     "attachment.upload": _ALL - {Role.AUDITOR, Role.DEVELOPER},
-    "ticket.history": _STAFF,
-    "ticket.sla": _STAFF,
-    "customer.list": _STAFF,
+    "ticket.history": STAFF,
+    "ticket.sla": STAFF,
+    "customer.list": STAFF,
     "customer.read": _ALL,
-    "agent.list": _STAFF,
-    "agent.read": _STAFF,
-    "team.list": _STAFF,
-    "team.read": _STAFF,
-    "queue.list": _STAFF,
-    "queue.counts": _STAFF,
-    "sla.list": _STAFF,
-    "sla.counts": _STAFF,
-    "audit.list": _OVERSIGHT,
-    "views.list": _STAFF,
+    "agent.list": STAFF,
+    "agent.read": STAFF,
+    "team.list": STAFF,
+    "team.read": STAFF,
+    "queue.list": STAFF,
+    "queue.counts": STAFF,
+    "sla.list": STAFF,
+    "sla.counts": STAFF,
+    "audit.list": OVERSIGHT,
+    "views.list": STAFF,
     "log.head": _ALL,
-    "metrics.read": _OVERSIGHT,
+    "metrics.read": OVERSIGHT,
 }
-"""Operation → the roles that may call it. Commands are listed by their own registry."""
+"""Operation → the roles that may call it. Commands are listed by their own registry, views by their own routers."""
+
+_OF_VIEWS: Final[dict[str, Rule]] = {}
 
 
 def rules() -> dict[str, Rule]:
-    """Give the rule of every operation: reading ones from the table here, commands from their registry."""
-    return {**READING, **{f"{kind}.{name}": spec.roles for (kind, name), spec in COMMANDS.items()}}
+    """Give the rule of every operation: from the table here, the routers of views and the registry of commands."""
+    return {**READING, **_OF_VIEWS, **{f"{kind}.{name}": spec.roles for (kind, name), spec in COMMANDS.items()}}
+
+
+def view_router(*operations: str, roles: Rule) -> APIRouter:
+    """Make the router of a view with routes of its own; `operations` may be called by these roles.
+
+    Raises LookupError for an operation that has a rule already.
+    """
+    for operation in operations:
+        if operation in rules():
+            message = f"there is a rule for {operation} already"
+            raise LookupError(message)
+        _OF_VIEWS[operation] = roles
+    return APIRouter(route_class=GuardedRoute, tags=["views"])
 
 
 _TOKEN = re.compile(r"desk_[a-z_]{1,32}_[A-Za-z0-9_-]{16,128}\Z")

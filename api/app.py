@@ -18,6 +18,7 @@ from api import (
     ticket_routes,
     upload_routes,
     view_routes,
+    views,
 )
 from api.access import CredentialCheck, GuardedRoute
 from api.command_routes import CommandDoor, command_router
@@ -114,6 +115,7 @@ def create_app(
         people_routes.router,
         view_routes.router,
         sla_routes.router,
+        *views.routers(),
         documentation_routes.router,
         health_routes.router,
         metrics_routes.router,

@@ -17,7 +17,7 @@ from projections.bookkeeping import ViewsNotReady
 from projections.view import ViewError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from projections.table import Row, Shelf
     from projections.view import View
@@ -53,6 +53,14 @@ class Counts(NamedTuple):
     """Number of rows by value, None where there is none, with the position of the log that they are true of."""
 
     counts: dict[Any, int]
+    position: int
+    recorded_at: datetime | None
+
+
+class Summary(NamedTuple):
+    """What a question about many rows came to, with the position of the log that it is true of."""
+
+    rows: list[tuple[Any, ...]]
     position: int
     recorded_at: datetime | None
 
@@ -279,6 +287,19 @@ async def count_rows(
         raise CursorExpired("the counts of that position are not kept any more")  # noqa: EM101, TRY003
     counts = {row[4]: row[5] for row in rows if row[3]}
     return Counts(counts, position if at is None else at, recorded_at if at is None else None)
+
+
+async def summarise(
+    workspace: Workspace, view: View, select: str, where: Where, names: Mapping[str, Composable] | None = None
+) -> Summary:
+    """Ask about a view's rows with a SELECT that has {place}, {where} and `names` to be filled in.
+
+    The rows come in no order. Raises ViewsNotReady.
+    """
+    place = view.shelf(workspace.schema).place
+    source = SQL(select).format(place=place, where=where.sql(), **(names or {}))
+    rows = await _with_position(workspace, view, source, where.parameters)
+    return Summary([row[4:] for row in rows if row[3]], rows[0][0], rows[0][1])
 
 
 async def find_row(workspace: Workspace, view: View, where: Where) -> tuple[Row | None, int]:

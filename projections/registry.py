@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from projections import audit_trail, directory, sla_clock, ticket_queue
+from projections import agent_workload, audit_trail, directory, sla_clock, ticket_queue
 
 if TYPE_CHECKING:
     from projections.view import View
 
-VIEWS: Final[tuple[View, ...]] = (ticket_queue.VIEW, sla_clock.VIEW, audit_trail.VIEW, directory.VIEW)
+VIEWS: Final[tuple[View, ...]] = (
+    ticket_queue.VIEW,
+    sla_clock.VIEW,
+    audit_trail.VIEW,
+    directory.VIEW,
+    agent_workload.VIEW,
+)
 
 BY_NAME: Final[dict[str, View]] = {view.name: view for view in VIEWS}

@@ -1,0 +1,1 @@
+"""Views and what is told of them over HTTP, a module each."""
