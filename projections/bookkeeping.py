@@ -232,11 +232,6 @@ CREATE TABLE {schema}.views (
     failed_topic      text,
     error             text,
     failed_at         timestamptz,
-    build_owner       text,
-    build_leased_until timestamptz,
-    -- How far each lane of an unfinished rebuild has come.
-    build_positions   bigint[],
-    build_recipe      text,
     PRIMARY KEY (name, version)
 ) WITH (fillfactor = 50);
 GRANT SELECT ON {schema}.views TO ledgerdesk_reader;

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import os
-import socket
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import psycopg
@@ -19,15 +16,15 @@ from psycopg.sql import SQL, Identifier
 
 from projections import bookkeeping
 from projections.page import uncollected
-from replay import rebuild_lane
+from replay import builds, rebuild_lane
+from replay.builds import Phase, Progress, Standing
 from replay.rebuild_lane import Lane, RebuildFailed, RebuildRunning, Site
 from replay.rebuild_workers import RebuildStopped, can_fork, processors, reach_in_lanes
 from storage.codec import UnreadableEvent, decode
-from storage.ending import end
 from storage.releases import told_in_full
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable
 
     from psycopg import AsyncConnection
 
@@ -37,21 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "RebuildFailed", "RebuildRunning", "RebuildStopped", "Report", "rebuild"]
 
-LEASE_SECONDS: Final = 5.0  # how long a rebuild that was killed keeps the next from going on
-RENEW_SECONDS: Final = 1.0
 LOCK_TIMEOUT: Final = "500ms"  # readers and the live projection wait behind the swap for no longer than this
 SWAP_ATTEMPTS: Final = 60
 NEAR_EVENTS: Final = 2_000  # few enough to be taken in while the live projection is held up
 WORTH_FORKING: Final = 50_000  # events ahead; for fewer the forking and its connections cost what they save
-
-
-class Progress(NamedTuple):
-    """How far a rebuild has come: events done of `total`, in all and per second of this run."""
-
-    done: int
-    total: int
-    rate: float
-    seconds_left: float
 
 
 @dataclass(frozen=True)
@@ -83,10 +69,11 @@ async def rebuild(
     RebuildStopped.
     """
     await bookkeeping.prepare(workspace, [view])
-    build = _Build(workspace, view, workers)
-    async with _claimed(build):
+    standing = Standing(progress)
+    build = _Build(workspace, view, workers, standing)
+    async with builds.claimed(build.site, standing):
         try:
-            return await build.run(progress)
+            return await build.run()
         except RebuildFailed as failed:
             raise await _traced(workspace, failed) from failed
 
@@ -106,43 +93,40 @@ async def _traced(workspace: Workspace, failed: RebuildFailed) -> RebuildFailed:
 class _Build:
     """One run of one rebuild."""
 
-    def __init__(self, workspace: Workspace, view: View, workers: int | None) -> None:
+    def __init__(self, workspace: Workspace, view: View, workers: int | None, standing: Standing) -> None:
         self.workspace = workspace
         self.view = view
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.site = Site(workspace, view, builds.new_owner())
         self._workers = workers
-        self._site = Site(workspace, view, self.owner)
+        self._standing = standing
         self._lane: Lane
         self._live = view.shelf(workspace.schema)
-        self._shadow: Shelf = self._site.shadow
+        self._shadow: Shelf = self.site.shadow
         self._names = {"schema": Identifier(workspace.schema)}
 
-    async def run(self, progress: Callable[[Progress], None]) -> Report:
+    async def run(self) -> Report:
         """Build, catch up and swap."""
+        tell = self._standing.tell
         started = time.perf_counter()
-        async with Lane.opened(self._site) as self._lane:
+        async with Lane.opened(self.site) as self._lane:
             connection = self._lane.connection
             positions = await self._begin(connection)
-            resumed_at = sum(positions) // len(positions)
-
-            def tell(done: int, total: int) -> None:
-                seconds = time.perf_counter() - started
-                rate = (done - resumed_at) / seconds if seconds else 0.0
-                left = max(total - done, 0) / rate if rate else 0.0
-                progress(Progress(done, max(total, done), rate, left))
-
+            resumed_at = self._standing.resumed_at = sum(positions) // len(positions)
             with uncollected():
                 # An earlier run may have gone further than the live view now stands.
                 target = max(await self._target(), *positions)
                 if len(positions) > 1:
                     await reach_in_lanes(
-                        self._site, self._lane, positions, target, lambda now: tell(sum(now) // len(now), target)
+                        self.site, self._lane, positions, target, lambda now: tell(sum(now) // len(now), target)
                     )
-                    await self._join(connection, [target] * len(positions))
+                    await builds.join(connection, self.site, [target] * len(positions))
                 self._lane.stand(target if len(positions) > 1 else positions[0])
                 await self._lane.reach(target, lambda: tell(self._lane.position, target))
+            self._standing.enter(Phase.INDEXING)
             await self._index(connection)
-            await self._put_in_place(connection, tell)
+            self._standing.enter(Phase.CATCHING_UP)
+            await self._put_in_place(connection)
+            self._standing.phase = Phase.DONE
             position = self._lane.position
             tell(position, position)
             cursor = await connection.execute(SQL("SELECT count(*) FROM {}").format(self._live.place))
@@ -162,20 +146,20 @@ class _Build:
         """Go on with the table that a killed run of the same code left, or make a new one. Gives where lanes stand."""
         recipe = _recipe(self.view)
         async with connection.transaction():
-            found, old_recipe, table, head = await self._bookkeeping(
-                connection,
-                "build_positions, build_recipe, to_regclass(%s)::text,"
-                " (SELECT coalesce(max(notification_id), 0) FROM {schema}.events)",
-                [f'"{self.workspace.schema}"."{self._shadow.name}"'],
+            found, old_recipe, _ = await builds.standing_of(connection, self.site)
+            cursor = await connection.execute(
+                SQL("SELECT to_regclass(%s), (SELECT coalesce(max(notification_id), 0) FROM {schema}.events)").format(
+                    **self._names
+                ),
+                [self._shadow.place.as_string(connection)],
             )
+            table, head = await cursor.fetchone() or (None, 0)
             positions = self._divided(found, head) if table is not None and found and old_recipe == recipe else None
             if positions is None:
                 await connection.execute(SQL("DROP TABLE IF EXISTS {}").format(self._shadow.place))
                 await self._shadow.create(connection)
                 positions = [0] * self._lanes(head)
-            await connection.execute(
-                SQL(_BEGIN).format(**self._names), (positions, recipe, self.view.name, self.view.version, self.owner)
-            )
+            await builds.stands(connection, self.site, positions, recipe)
         return positions
 
     def _divided(self, found: list[int], head: int) -> list[int] | None:
@@ -192,14 +176,6 @@ class _Build:
         if self._workers is not None:
             return max(self._workers, 1)
         return processors() if ahead >= WORTH_FORKING else 1
-
-    async def _join(self, connection: AsyncConnection[Any], positions: list[int]) -> None:
-        """Make one lane of those that stand at the same position. Raises RebuildRunning."""
-        cursor = await connection.execute(
-            SQL(_JOIN).format(**self._names), (self.view.name, self.view.version, self.owner, positions)
-        )
-        if cursor.rowcount != 1:
-            raise self._site.taken_over
 
     async def _target(self) -> int:
         """Tell how far to go: as far as the live view where it keeps up, so that lists begun on it can go on."""
@@ -220,9 +196,9 @@ class _Build:
                 await self._shadow.create_indexes(connection)
         await connection.execute(SQL("ANALYZE {}").format(self._shadow.place))
 
-    async def _put_in_place(self, connection: AsyncConnection[Any], tell: Callable[[int, int], None]) -> None:
+    async def _put_in_place(self, connection: AsyncConnection[Any]) -> None:
         """Catch up and swap; where readers hold the live table for long, let them finish and try again."""
-        lane = self._lane
+        lane, tell = self._lane, self._standing.tell
         for attempt in range(1, SWAP_ATTEMPTS + 1):
             while (target := await self._target()) - lane.position > NEAR_EVENTS:
                 await lane.reach(target, lambda target=target: tell(lane.position, target))  # type: ignore[misc]
@@ -242,9 +218,9 @@ class _Build:
     async def _swap(self, connection: AsyncConnection[Any]) -> None:
         await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         # The live projection's transactions begin by updating this row, so that from here on it stands still.
-        position, state, head = await self._bookkeeping(
-            connection, "position, state, (SELECT coalesce(max(notification_id), 0) FROM {schema}.events)", []
-        )
+        cursor = await connection.execute(SQL(_HOLD).format(**self._names), (self.view.name, self.view.version))
+        position, state, head = await cursor.fetchone() or (0, "", 0)
+        await builds.stands(connection, self.site, None, None)
         lane = self._lane
         target = position if state == bookkeeping.LIVE and position >= lane.position else head
         while (page := await lane.read(lane.position, target)) is not None:
@@ -266,55 +242,6 @@ class _Build:
             (lane.position, lane.recorded_at, 0 if same else lane.position, self.view.name, self.view.version),
         )
 
-    async def _bookkeeping(
-        self, connection: AsyncConnection[Any], columns: str, parameters: Sequence[Any]
-    ) -> tuple[Any, ...]:
-        """Read and lock our row. Raises RebuildRunning when the build is not ours any more."""
-        cursor = await connection.execute(
-            SQL("SELECT " + columns + _OURS).format(**self._names),
-            (*parameters, self.view.name, self.view.version, self.owner),
-        )
-        row = await cursor.fetchone()
-        if row is None:
-            raise self._site.taken_over
-        return tuple(row)
-
-
-@asynccontextmanager
-async def _claimed(build: _Build) -> AsyncIterator[None]:
-    """Keep other rebuilds of the view away; one that was killed keeps us away until its lease has run out."""
-    pool, names = build.workspace.database.pool, {"schema": Identifier(build.workspace.schema)}
-    us = (build.view.name, build.view.version)
-    seen = None
-    while True:
-        async with pool.connection() as connection:
-            cursor = await connection.execute(SQL(_CLAIM).format(**names), (build.owner, LEASE_SECONDS, *us))
-            if cursor.rowcount == 1:
-                break
-            cursor = await connection.execute(SQL(_HELD).format(**names), us)
-            held = await cursor.fetchone()
-        if seen is not None and held is not None and held != seen:
-            message = f"{build.view.name} is being rebuilt by {held[0]}"
-            raise RebuildRunning(message)
-        seen = held
-        await asyncio.sleep(RENEW_SECONDS / 2)
-
-    async def renew() -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            with suppress(psycopg.Error):
-                async with pool.connection() as connection:
-                    await connection.execute(SQL(_RENEW).format(**names), (LEASE_SECONDS, *us, build.owner))
-
-    renewing = asyncio.create_task(renew(), name=f"rebuild {build.view.name}")
-    try:
-        yield
-    finally:
-        await end(renewing)
-        with suppress(psycopg.Error):
-            async with pool.connection() as connection:
-                await connection.execute(SQL(_RELEASE).format(**names), (*us, build.owner))
-
 
 def _recipe(view: View) -> str:
     """Identify the code of a view: a build begun by other code is not gone on with."""
@@ -325,41 +252,16 @@ def _recipe(view: View) -> str:
     return hashlib.sha256(f"{view.table!r}\n{source}".encode()).hexdigest()
 
 
-_CLAIM = """
-UPDATE {schema}.views SET build_owner = %s, build_leased_until = now() + %s * interval '1 second'
-WHERE name = %s AND version = %s AND (build_owner IS NULL OR build_leased_until < now())
+_HOLD = """
+SELECT position, state, (SELECT coalesce(max(notification_id), 0) FROM {schema}.events)
+FROM {schema}.views WHERE name = %s AND version = %s FOR UPDATE
 """
-
-_HELD = "SELECT build_owner, build_leased_until FROM {schema}.views WHERE name = %s AND version = %s"
-
-_RENEW = """
-UPDATE {schema}.views SET build_leased_until = now() + %s * interval '1 second'
-WHERE name = %s AND version = %s AND build_owner = %s
-"""
-
-_RELEASE = """
-UPDATE {schema}.views SET build_owner = NULL, build_leased_until = NULL
-WHERE name = %s AND version = %s AND build_owner = %s
-"""
-
-_BEGIN = """
-UPDATE {schema}.views SET build_positions = %s, build_recipe = %s
-WHERE name = %s AND version = %s AND build_owner = %s
-"""
-
-_JOIN = """
-UPDATE {schema}.views SET build_positions = build_positions[1:1]
-WHERE name = %s AND version = %s AND build_owner = %s AND build_positions = %s::bigint[]
-"""
-
-_OURS = " FROM {schema}.views WHERE name = %s AND version = %s AND build_owner = %s FOR UPDATE"
 
 # The owner stays: its next transaction finds another position and reads where the view now stands.
 _SWAP = """
 UPDATE {schema}.views
 SET position = %s, recorded_at = %s, kept_from = greatest(kept_from, %s), state = 'live',
-    failed_position = NULL, failed_topic = NULL, error = NULL, failed_at = NULL,
-    build_positions = NULL, build_recipe = NULL
+    failed_position = NULL, failed_topic = NULL, error = NULL, failed_at = NULL
 WHERE name = %s AND version = %s
 """
 

@@ -57,16 +57,20 @@ class RebuildFailed(ViewError):
 
 @dataclass(frozen=True)
 class Site:
-    """What is being built, in which workspace, and the name under which that is claimed."""
+    """What is being built, in which workspace, and the name under which that is claimed.
+
+    `place` says what for: it is the table's suffix, and its row's in view_builds.
+    """
 
     workspace: Workspace
     view: View
     owner: str
+    place: str = "build"
 
     @property
     def shadow(self) -> Shelf:
         """The table being built."""
-        return self.view.shelf(self.workspace.schema, "_build")
+        return self.view.shelf(self.workspace.schema, f"_{self.place}")
 
     @property
     def taken_over(self) -> RebuildRunning:
@@ -197,14 +201,15 @@ class Lane:
         async with self.connection.transaction():
             await self.connection.execute("SET LOCAL synchronous_commit = off")
             await self._shadow.store(self.connection, rows, changed, past=False)
-            # Last, as the live projection writes the same row: it is held up for the length of a commit at most.
+            # Last, as all lanes write the same row: they wait for one another for the length of a commit at most.
             cursor = await self.connection.execute(
                 SQL(_ADVANCE).format(schema=Identifier(site.workspace.schema)),
                 {
                     "name": site.view.name,
                     "version": site.view.version,
+                    "place": site.place,
                     "owner": site.owner,
-                    "place": cut.lane + 1,
+                    "number": cut.lane + 1,
                     "lanes": cut.lanes,
                     "old": self.position,
                     "new": ceiling.position,
@@ -218,7 +223,7 @@ class Lane:
 
 # The fence: nobody but the owner, and no lane twice over the same events. The others' places are left as they are.
 _ADVANCE = """
-UPDATE {schema}.views SET build_positions[%(place)s] = %(new)s
-WHERE name = %(name)s AND version = %(version)s AND build_owner = %(owner)s
-  AND cardinality(build_positions) = %(lanes)s AND build_positions[%(place)s] = %(old)s
+UPDATE {schema}.view_builds SET positions[%(number)s] = %(new)s
+WHERE name = %(name)s AND version = %(version)s AND place = %(place)s AND owner = %(owner)s
+  AND cardinality(positions) = %(lanes)s AND positions[%(number)s] = %(old)s
 """

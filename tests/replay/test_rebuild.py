@@ -16,8 +16,8 @@ from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner, take_in
 from projections.ticket_queue import list_tickets
 from projections.waiting import wait_for
+from replay import builds, rebuild_lane
 from replay import rebuild as rebuilding
-from replay import rebuild_lane
 from replay.rebuild import Progress, RebuildFailed, RebuildRunning, rebuild
 from storage.append import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record, rows_of
@@ -92,10 +92,10 @@ async def test_a_rebuild_that_was_killed_is_gone_on_with(
 ) -> None:
     await desk_in(alpha, 3)
     live, tables = await rows_of(alpha, view.label), await relations(alpha)
-    monkeypatch.setattr(rebuilding, "LEASE_SECONDS", 0.4)
-    monkeypatch.setattr(rebuilding, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(builds, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(builds, "RENEW_SECONDS", 0.1)
     # Nothing is cleared away by a process that is killed.
-    monkeypatch.setattr(rebuilding, "_RELEASE", "SELECT %s, %s, %s")
+    monkeypatch.setattr(builds, "_RELEASE", "SELECT")
     killed_at = await _killed_after(alpha, view, 3)
     assert await rows_of(alpha, view.label) == live  # nobody saw anything of it
     report = await rebuild(alpha, view)
@@ -223,7 +223,7 @@ async def test_two_rebuilds_of_a_view_at_once_are_refused(
 ) -> None:
     await desk_in(alpha, 7)
     await desk_in(beta, 7)
-    monkeypatch.setattr(rebuilding, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(builds, "RENEW_SECONDS", 0.05)
     hold, held = asyncio.Event(), asyncio.Event()
     put_in_place = rebuilding._Build._put_in_place
 
@@ -250,14 +250,14 @@ async def test_a_rebuild_taken_over_by_another_writes_nothing_more(
 ) -> None:
     await desk_in(alpha, 8)
     live = await rows_of(alpha, QUEUE.label)
-    monkeypatch.setattr(rebuilding, "RENEW_SECONDS", 60.0)  # a process that stood still for long
+    monkeypatch.setattr(builds, "RENEW_SECONDS", 60.0)  # a process that stood still for long
     shadow = f"{QUEUE.label}_build"
     stage: Any = rebuild_lane.Lane if step == "_write" else rebuilding._Build
     done = getattr(stage, step)
 
     async def robbed(self: Any, *arguments: Any) -> None:
         async with alpha.database.pool.connection() as connection:
-            await connection.execute(f"UPDATE {alpha.schema}.views SET build_owner = 'thief'".encode())
+            await connection.execute(f"UPDATE {alpha.schema}.view_builds SET owner = 'thief'".encode())
         before = await rows_of(alpha, shadow)
         try:
             await done(self, *arguments)

@@ -15,8 +15,8 @@ import pytest
 from projections import bookkeeping
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner
+from replay import builds, rebuild_lane
 from replay import rebuild as rebuilding
-from replay import rebuild_lane
 from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
 from storage.append import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record, rows_of
@@ -34,8 +34,8 @@ LANES = 2
 @pytest.fixture(autouse=True)
 def _small_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_lane, "PAGE_EVENTS", 20)
-    monkeypatch.setattr(rebuilding, "LEASE_SECONDS", 0.4)
-    monkeypatch.setattr(rebuilding, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(builds, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(builds, "RENEW_SECONDS", 0.1)
 
 
 async def desk_in(workspace: Workspace, seed: int) -> DeskDays:
@@ -49,7 +49,8 @@ async def places(workspace: Workspace) -> list[int] | None:
     """Give where the lanes of the build stand."""
     async with workspace.database.pool.connection() as connection:
         cursor = await connection.execute(
-            f"SELECT build_positions FROM {workspace.schema}.views WHERE name = %s".encode(), (QUEUE.name,)
+            f"SELECT positions FROM {workspace.schema}.view_builds WHERE name = %s AND place = 'build'".encode(),
+            (QUEUE.name,),
         )
         row = await cursor.fetchone()
     return row[0] if row is not None else None
@@ -106,7 +107,7 @@ async def test_a_build_divided_otherwise_than_asked_for_is_begun_anew(
         with pytest.raises(RebuildStopped):
             await rebuild(alpha, QUEUE, workers=LANES)
     async with alpha.database.pool.connection() as connection:  # whichever of them had come further
-        await connection.execute(f"UPDATE {alpha.schema}.views SET build_positions = '{{80, 40}}'".encode())
+        await connection.execute(f"UPDATE {alpha.schema}.view_builds SET positions = '{{80, 40}}'".encode())
     assert (await rebuild(alpha, QUEUE, workers=3)).resumed_at == 0
     assert await rows_of(alpha, QUEUE.label) == live
 
@@ -114,12 +115,12 @@ async def test_a_build_divided_otherwise_than_asked_for_is_begun_anew(
 PROGRAM = """
 import asyncio, os
 from projections.registry import BY_NAME
-from replay import rebuild as rebuilding, rebuild_lane
+from replay import builds, rebuild as rebuilding, rebuild_lane
 from storage.database import Database
 from storage.settings import Settings
 
 rebuild_lane.PAGE_EVENTS = 20
-rebuilding.LEASE_SECONDS = 0.4
+builds.LEASE_SECONDS = 0.4
 write = rebuild_lane.Lane._write
 
 async def slowly(self, *arguments):
@@ -185,13 +186,13 @@ async def test_lanes_whose_build_another_has_taken_over_write_nothing_more(
 ) -> None:
     await desk_in(alpha, 25)
     live = await rows_of(alpha, QUEUE.label)
-    monkeypatch.setattr(rebuilding, "RENEW_SECONDS", 60.0)
+    monkeypatch.setattr(builds, "RENEW_SECONDS", 60.0)
     write = rebuild_lane.Lane._write
 
     async def robbed(self: Any, *arguments: Any) -> None:
         if self._cut.lane == lane and self.position >= LANES * 20 and not stolen.exists():
             stolen.write_text(str(self.position))
-            await self._looking.execute(f"UPDATE {alpha.schema}.views SET build_owner = 'thief'".encode())
+            await self._looking.execute(f"UPDATE {alpha.schema}.view_builds SET owner = 'thief'".encode())
         await write(self, *arguments)
 
     stolen = Path(settings.data_dir) / "stolen"
