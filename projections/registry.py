@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from projections import agent_workload, audit_trail, directory, sla_clock, ticket_queue
+from projections import agent_workload, audit_trail, directory, sla_clock, ticket_queue, volume_by_hour
 
 if TYPE_CHECKING:
     from projections.view import View
@@ -15,6 +15,7 @@ VIEWS: Final[tuple[View, ...]] = (
     audit_trail.VIEW,
     directory.VIEW,
     agent_workload.VIEW,
+    volume_by_hour.VIEW,
 )
 
 BY_NAME: Final[dict[str, View]] = {view.name: view for view in VIEWS}
