@@ -13,14 +13,18 @@ from starlette.responses import Response
 from api.access import GuardedRoute, caller_of
 from projections.bookkeeping import FAILED, view_status
 from projections.registry import VIEWS
+from projections.skipping import skips
 from storage import metrics
 from storage.credentials import Credential  # noqa: TC001 - FastAPI reads the annotation at run time
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from prometheus_client import Metric
 
     from commands.desk import Desk
     from projections.bookkeeping import ViewStatus
+    from projections.skipping import Skip
 
 router = APIRouter(route_class=GuardedRoute, tags=["about"])
 
@@ -36,14 +40,14 @@ async def read_metrics(request: Request, credential: Annotated[Credential, Depen
     """Give what all processes of this server counted for the credential's workspace, and how its views stand."""
     desk: Desk = await request.app.state.desks.of(credential.workspace)
     metrics.refresh(request.app.state.database)
-    standing = of_views(credential.workspace, await view_status(desk.workspace, VIEWS))
+    standing = of_views(credential.workspace, await view_status(desk.workspace, VIEWS), await skips(desk.workspace))
     # In a thread: with several processes this reads files of each.
     content = await asyncio.to_thread(metrics.exposition, credential.workspace, standing)
     return Response(content, media_type=metrics.CONTENT_TYPE)
 
 
-def of_views(workspace: str, found: list[ViewStatus]) -> list[Metric]:
-    """Say how far the log and its views have come."""
+def of_views(workspace: str, found: Sequence[ViewStatus], passed_over: Sequence[Skip]) -> list[Metric]:
+    """Say how far the log and its views have come, what stopped them, and how much they passed over."""
     labels = ("workspace", "view")
     head = GaugeMetricFamily("desk_log_position", "The last position of the log", labels=("workspace",))
     events = GaugeMetricFamily("desk_view_lag_events", "Events that a view has not taken in", labels=labels)
@@ -51,10 +55,23 @@ def of_views(workspace: str, found: list[ViewStatus]) -> list[Metric]:
         "desk_view_lag_seconds", "Age of the oldest event that a view has not taken in", labels=labels
     )
     stopped = GaugeMetricFamily("desk_view_stopped", "1 where a view has stopped at an event", labels=labels)
+    stopped_at = GaugeMetricFamily(
+        "desk_view_stopped_position", "The event that a view has stopped at, where it has", labels=labels
+    )
+    since = GaugeMetricFamily(
+        "desk_view_stopped_timestamp_seconds", "Since when a view has stopped, where it has", labels=labels
+    )
+    skipped = GaugeMetricFamily(
+        "desk_view_skipped_events", "Events that a view was ever told to pass over", labels=labels
+    )
     head.add_metric((workspace,), max((status.head for status in found), default=0))
     for status in found:
         place = (workspace, status.name)
         events.add_metric(place, status.lag_events)
         seconds.add_metric(place, status.lag_seconds)
         stopped.add_metric(place, status.state == FAILED)
-    return [head, events, seconds, stopped]
+        if status.failure is not None:
+            stopped_at.add_metric(place, status.failure.position)
+            since.add_metric(place, status.failure.failed_at.timestamp())
+        skipped.add_metric(place, sum(one.view == status.name for one in passed_over))
+    return [head, events, seconds, stopped, stopped_at, since, skipped]

@@ -35,6 +35,7 @@ from domain.ticket_events import TicketType
 from projections import audit_trail, directory, ticket_queue
 from projections.bookkeeping import view_status
 from projections.registry import VIEWS
+from projections.skipping import skips
 
 if TYPE_CHECKING:
     from commands.desk import Desk
@@ -259,14 +260,15 @@ async def list_audit_trail(
 
 @router.get("/views", operation_id="views.list", summary="Tell how far each view has come", response_model=None)
 async def list_views(request: Request, credential: Caller) -> Response:
-    """Name, version, position, lag and state of each view, and what stopped it where it has stopped."""
+    """Name, version, position, lag and state of each view, what stopped it, and every event ever passed over."""
     desk: Desk = await request.app.state.desks.of(credential.workspace)
     views = []
     for status in await view_status(desk.workspace, VIEWS):
         told = status._asdict()
         told["failure"] = None if status.failure is None else status.failure._asdict()
         views.append(told)
-    return Response(to_json({"views": views}), media_type="application/json")
+    passed_over = [one._asdict() for one in await skips(desk.workspace)]
+    return Response(to_json({"views": views, "skips": passed_over}), media_type="application/json")
 
 
 @router.get("/log", operation_id="log.head", summary="Tell where the log ends", response_model=None)

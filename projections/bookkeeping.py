@@ -183,6 +183,15 @@ async def reached(workspace: Workspace, view: View) -> tuple[int, str]:
     return row[0], row[1]
 
 
+async def skipped(connection: AsyncConnection[Any], schema: str, view: View) -> frozenset[int]:
+    """Give the positions of events that this version of a view passes over for ever: its fold must not see them."""
+    cursor = await connection.execute(
+        SQL("SELECT position FROM {}.view_skips WHERE view = %s AND version = %s").format(Identifier(schema)),
+        (view.name, view.version),
+    )
+    return frozenset([position for (position,) in await cursor.fetchall()])
+
+
 async def view_status(workspace: Workspace, views: Sequence[View]) -> list[ViewStatus]:
     """Give position, lag and state of views, in the order asked; a view that is not there yet stands at 0."""
     try:

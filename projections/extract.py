@@ -11,7 +11,7 @@ from projections.view import events_of
 from storage.codec import Recorded, UndecodableState, decode, event_type, sealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from projections.view import View
     from storage.log_reader import StoredRow
@@ -21,11 +21,13 @@ class Extract:
     """Decodes events for one view.
 
     What it gives are events of their own classes with the fields that the view reads and no others; personal values
-    are sealed. A type that has had other shapes is decoded in full.
+    are sealed. A type that has had other shapes is decoded in full. Events at positions `skipped` are passed over,
+    whatever they are (`bookkeeping.skipped`).
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, skipped: Collection[int] = ()) -> None:
         self._view = view
+        self._skipped = skipped
         self._readers: dict[str, Callable[[StoredRow], Recorded] | None] = {}
         known = events_of(Event)
         # Whatever is not known here is read whole: it may be something that the view should fold.
@@ -41,6 +43,8 @@ class Extract:
     def recorded(self, rows: Iterable[StoredRow]) -> Iterator[Recorded]:
         """Give the events that the view folds. Raises UnknownTopic, UndecodableState."""
         readers = self._readers
+        if skipped := self._skipped:
+            rows = (row for row in rows if row.position not in skipped)
         for row in rows:
             try:
                 reader = readers[row.topic]

@@ -10,7 +10,7 @@ from projections.bookkeeping import Mark
 from storage.codec import UnreadableEvent, decode, event_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from uuid import UUID
 
     from projections.view import View
@@ -48,8 +48,8 @@ class Page:
         row = self.rows[stop - 1]
         return Mark(row.position, row.recorded_at)
 
-    def recorded(self, view: View, start: int, stop: int) -> list[Recorded]:
-        """Give the events between two indexes that a view folds.
+    def recorded(self, view: View, start: int, stop: int, skipped: Collection[int] = ()) -> list[Recorded]:
+        """Give the events between two indexes that a view folds; it does not fold those at positions `skipped`.
 
         Raises UnknownTopic for an event of a type that nobody here knows: it may be one that the view should fold.
         Raises UndecodableState.
@@ -59,18 +59,20 @@ class Page:
         with uncollected():
             for index in range(start, stop):
                 row = self.rows[index]
+                if skipped and row.position in skipped:
+                    continue
                 if wants(row.topic):
                     found.append(self._decode(index))
                 else:
                     event_type(row)
         return found
 
-    def streams(self, view: View, start: int, stop: int) -> set[UUID]:
+    def streams(self, view: View, start: int, stop: int, skipped: Collection[int] = ()) -> set[UUID]:
         """Give the streams whose rows a view needs to fold the events between two indexes. Raises as `recorded`."""
         needs = view.needs
         if needs is None:
             return {row.stream for row in self.rows[start:stop] if view.wants(row.topic)}
-        return {stream for one in self.recorded(view, start, stop) if (stream := needs(one.event)) is not None}
+        return {stream for one in self.recorded(view, start, stop, skipped) if (stream := needs(one.event)) is not None}
 
     def _decode(self, index: int) -> Recorded:
         known = self._decoded[index]

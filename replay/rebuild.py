@@ -24,7 +24,7 @@ from storage.codec import UnreadableEvent, decode
 from storage.releases import told_in_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from psycopg import AsyncConnection
 
@@ -144,7 +144,7 @@ class _Build:
 
     async def _begin(self, connection: AsyncConnection[Any]) -> list[int]:
         """Go on with the table that a killed run of the same code left, or make a new one. Gives where lanes stand."""
-        recipe = _recipe(self.view)
+        recipe = _recipe(self.view, self._lane.skipped)
         async with connection.transaction():
             found, old_recipe, _ = await builds.standing_of(connection, self.site)
             cursor = await connection.execute(
@@ -222,6 +222,9 @@ class _Build:
         position, state, head = await cursor.fetchone() or (0, "", 0)
         await builds.stands(connection, self.site, None, None)
         lane = self._lane
+        if lane.skipped != await bookkeeping.skipped(connection, self.workspace.schema, self.view):
+            message = f"the live {self.view.name} was told to pass an event over meanwhile; begin again"
+            raise RebuildStopped(message)
         target = position if state == bookkeeping.LIVE and position >= lane.position else head
         while (page := await lane.read(lane.position, target)) is not None:
             rows = await self._shadow.load(connection, lane.streams(page))
@@ -243,13 +246,13 @@ class _Build:
         )
 
 
-def _recipe(view: View) -> str:
-    """Identify the code of a view: a build begun by other code is not gone on with."""
+def _recipe(view: View, skipped: Collection[int]) -> str:
+    """Identify the code of a view and what it passes over: a build begun by another recipe is not gone on with."""
     try:
         source = inspect.getsource(sys.modules[view.fold.__module__])
     except (OSError, TypeError, KeyError):
         source = uuid4().hex
-    return hashlib.sha256(f"{view.table!r}\n{source}".encode()).hexdigest()
+    return hashlib.sha256(f"{view.table!r}\n{sorted(skipped)}\n{source}".encode()).hexdigest()
 
 
 _HOLD = """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+from projections import bookkeeping
 from projections.bookkeeping import Mark
 from projections.extract import Extract
 from projections.page import Page
@@ -87,6 +88,7 @@ class Lane:
         connection: AsyncConnection[Any],
         looking: AsyncConnection[Any],
         reading: psycopg.Connection[Any],
+        skipped: frozenset[int],
     ) -> None:
         self.position = 0
         self.recorded_at: datetime | None = None
@@ -95,7 +97,9 @@ class Lane:
         self._reading = reading
         self._site = site
         self._shadow = site.shadow
-        self._extract = Extract(site.view)
+        self.skipped = skipped
+        """Events that the view passes over."""
+        self._extract = Extract(site.view, skipped)
         self._cut = Cut()
         self.stand(0)
 
@@ -112,7 +116,8 @@ class Lane:
                 await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name) as connection,
                 await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name) as looking,
             ):
-                yield cls(site, connection, looking, reading)
+                skipped = await bookkeeping.skipped(connection, site.workspace.schema, site.view)
+                yield cls(site, connection, looking, reading, skipped)
         finally:
             reading.close()
 
@@ -170,7 +175,7 @@ class Lane:
     def streams(self, page: Page) -> set[UUID]:
         """Name the streams that may have rows already: those whose first event is in the page have none."""
         view = self._site.view
-        found = page.streams(view, 0, len(page))
+        found = page.streams(view, 0, len(page), self.skipped)
         if view.needs is None:
             found.difference_update([row.stream for row in page.rows if row.version == 1])
         return found

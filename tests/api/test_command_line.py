@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -11,11 +12,16 @@ import psycopg
 import pytest
 
 from api.cli import main
+from projections.registry import BY_NAME, VIEWS
+from projections.runner import Runner
+from storage.database import Database
 from tests.commands.imports.files import rows_of, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from storage.settings import Settings
 
     Desk = Callable[..., "Done"]
 
@@ -83,6 +89,8 @@ def test_a_wrong_setting_gives_one_sentence_and_status_2(
     [
         ["rebuild", "nothing"],
         ["views", "retry", "nothing"],
+        ["views", "skip", "nothing", "--position", "1", "--reason", "because"],
+        ["views", "skip", "ticket_queue", "--position", "1", "--reason", " "],
         ["import", "nothing", "file.csv"],
         ["credential", "issue", "--role", "customer"],
         ["credential", "issue", "--role", "agent", "--expires", "soon"],
@@ -102,6 +110,7 @@ def test_wrong_usage_gives_one_sentence_and_status_2(desk: Desk, arguments: list
     [
         ["replay", "1"],
         ["views", "retry", "ticket_queue"],
+        ["views", "skip", "ticket_queue", "--position", "1", "--reason", "because"],
         ["ticket", "zendesk:1"],
         ["import", "volvo", "/no/such/file.csv"],
         ["workspace", "create", "alpha"],
@@ -189,3 +198,37 @@ def test_a_ticket_that_cannot_be_read_is_replayed_as_far_as_it_can_and_the_place
     marked = desk("replay", str(ticket), "--json")
     assert [mark["version"] for mark in json.loads(marked.stdout)["unreadable"]] == [2]
     assert desk("replay", str(ticket), "--version", "1").returncode == 0
+
+
+def test_a_view_that_stopped_is_told_to_try_again_and_then_to_pass_the_event_over(
+    desk: Desk, environment: dict[str, str], tmp_path: Path, settings: Settings
+) -> None:
+    assert desk("import", "servicenow", str(write(tmp_path / "log.csv", rows_of("servicenow", {})))).returncode == 0
+    with psycopg.connect(environment["DATABASE_URL"], autocommit=True) as connection:
+        (position,) = connection.execute(
+            "UPDATE ws_alpha.events SET topic = 'ticket.teleported' WHERE notification_id ="
+            " (SELECT max(notification_id) FROM ws_alpha.events) RETURNING notification_id"
+        ).fetchone() or (0,)
+
+    async def project() -> None:
+        async with await Database.open(settings) as database:
+            await Runner(database, VIEWS, "the runner").catch_up(await database.workspace("alpha"))
+
+    asyncio.run(project())
+    stopped = f"ticket_queue stopped at event {position} (ticket.teleported)"
+    assert stopped in desk("views").stdout
+    assert desk("views", "retry", "ticket_queue").returncode == 0
+    assert stopped not in desk("views").stdout
+    refused(desk("views", "retry", "ticket_queue"), 1, "has not stopped")
+    asyncio.run(project())
+    assert stopped in desk("views").stdout
+    skip = ("views", "skip", "ticket_queue", "--reason", "Nobody was teleported.", "--position")
+    refused(desk(*skip, str(position - 1)), 1, f"stopped at event {position}, not at {position - 1}")
+    assert f"passes over event {position}" in desk(*skip, str(position)).stdout
+    told = desk("views").stdout
+    assert stopped not in told
+    assert f"ticket_queue v{BY_NAME['ticket_queue'].version} passes over event {position}" in told
+    assert "Nobody was teleported." in told
+    assert "sla_clock stopped at event" in told
+    assert desk("rebuild", "ticket_queue").returncode == 0
+    assert "Nobody was teleported." in desk("views").stdout

@@ -146,7 +146,7 @@ async def test_a_rebuild_killed_before_the_swap_makes_no_index_twice(
 async def test_a_build_of_other_code_is_begun_anew(alpha: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk_in(alpha, 3)
     await _killed_after(alpha, QUEUE, 3)
-    monkeypatch.setattr(rebuilding, "_recipe", lambda _: "another")
+    monkeypatch.setattr(rebuilding, "_recipe", lambda *_: "another")
     assert (await rebuild(alpha, QUEUE)).resumed_at == 0
 
 
