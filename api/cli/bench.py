@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.surroundings import MISCONFIGURED, Failure, surroundings_of
+from api.problems import sentence
 from api.server import event_loop
 from storage.settings import project_root
 
@@ -96,13 +97,32 @@ def rebuild(
     _measure(context, "rebuild", events=events)
 
 
+@benchmarks.command("seed")
+def seed(
+    context: typer.Context,
+    events: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Events in the log.")],
+    number: Annotated[
+        int | None, typer.Option("--seed", help="Another number gives another desk, the same one the same; 1 if unsaid.")
+    ] = None,
+    workspace: Annotated[
+        str | None, typer.Option("--workspace", "-w", help="The workspace, which is made if it is not there; else seeded.")
+    ] = None,
+) -> None:
+    """Fill a workspace of this desk with a made-up log of believable tickets, to try the desk with."""
+    _measure(context, "seed", events=events, seed=number, workspace=workspace)
+
+
 def _measure(context: typer.Context, name: str, **options: Any) -> None:
     settings = surroundings_of(context).settings()
     benchmark, machine = _module(name), _module("machine")
     given = {option: value for option, value in options.items() if value is not None}
     # As servers run: the log's own share of the work is in this process.
     with event_loop() as loop:
-        typer.echo(machine.figures_line(loop.run(benchmark.main(settings, **given))))
+        try:
+            figures = loop.run(benchmark.main(settings, **given))
+        except _module("ground").MeasurementError as error:
+            raise Failure(sentence(str(error))) from None
+        typer.echo(machine.figures_line(figures))
 
 
 def _module(name: str) -> ModuleType:

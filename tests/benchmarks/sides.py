@@ -32,7 +32,7 @@ from storage.settings import project_root
 from tests.benchmarks import plain, processes
 from tests.benchmarks.client import COUNTED, COUNTING, Plan
 from tests.benchmarks.ground import MeasurementError, library_environment
-from tests.benchmarks.seed import STARTED_AT
+from tests.benchmarks.seeded_course import STARTED_AT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
