@@ -102,10 +102,12 @@ def seed(
     context: typer.Context,
     events: Annotated[int, typer.Option(min=1, max=1_000_000_000, help="Events in the log.")],
     number: Annotated[
-        int | None, typer.Option("--seed", help="Another number gives another desk, the same one the same; 1 if unsaid.")
+        int | None,
+        typer.Option("--seed", help="Another number gives another desk, the same one the same; 1 if unsaid."),
     ] = None,
     workspace: Annotated[
-        str | None, typer.Option("--workspace", "-w", help="The workspace, which is made if it is not there; else seeded.")
+        str | None,
+        typer.Option("--workspace", "-w", help="The workspace, which is made if it is not there; else seeded."),
     ] = None,
 ) -> None:
     """Fill a workspace of this desk with a made-up log of believable tickets, to try the desk with."""

@@ -25,7 +25,6 @@ from tests.faults.views_from_zero import check_views
 from tests.storage.log_rules import check_log
 
 if TYPE_CHECKING:
-
     from storage.database import Database, Workspace
     from storage.log_reader import StoredRow
     from storage.settings import Settings
