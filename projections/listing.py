@@ -292,12 +292,13 @@ async def count_rows(
 async def summarise(
     workspace: Workspace, view: View, select: str, where: Where, names: Mapping[str, Composable] | None = None
 ) -> Summary:
-    """Ask about a view's rows with a SELECT that has {place}, {where} and `names` to be filled in.
+    """Ask about a view's rows with a SELECT that has {place}, {columns}, {where} or other `names` to be filled in.
 
     The rows come in no order. Raises ViewsNotReady.
     """
-    place = view.shelf(workspace.schema).place
-    source = SQL(select).format(place=place, where=where.sql(), **(names or {}))
+    shelf = view.shelf(workspace.schema)
+    known = {"place": shelf.place, "columns": shelf.columns, "where": where.sql()}
+    source = SQL(select).format(**{**known, **(names or {})})
     rows = await _with_position(workspace, view, source, where.parameters)
     return Summary([row[4:] for row in rows if row[3]], rows[0][0], rows[0][1])
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from projections import agent_workload, audit_trail, directory, sla_clock, ticket_queue, volume_by_hour
+from projections import (
+    agent_workload,
+    audit_trail,
+    customer_history,
+    directory,
+    sla_clock,
+    ticket_queue,
+    volume_by_hour,
+)
 
 if TYPE_CHECKING:
     from projections.view import View
@@ -16,6 +24,7 @@ VIEWS: Final[tuple[View, ...]] = (
     directory.VIEW,
     agent_workload.VIEW,
     volume_by_hour.VIEW,
+    customer_history.VIEW,
 )
 
 BY_NAME: Final[dict[str, View]] = {view.name: view for view in VIEWS}

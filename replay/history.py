@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from domain.event import ERASED, SYSTEM_ACTOR, Change
@@ -36,6 +36,7 @@ NAMED_FIELDS = tuple(
     f"{before}{who}_id" for before in ("", "previous_") for who in ("agent", "team", "requester", "author", "cc")
 )
 """Event fields that hold the id of a person or a team."""
+SYSTEM_NAME: Final = {str(SYSTEM_ACTOR): "Ledgerdesk"}
 MESSAGE_FIELDS = frozenset({"text", "body", "attachments", "attachment_names"})
 """Fields of a message: told as the message, not as changes."""
 
@@ -163,7 +164,7 @@ async def history(
     for error in unreadable:
         UNREADABLE.labels(workspace.name, error.reason).inc()
     names = await _names(workspace, events)
-    entries = [_entry(event, names) for event in events]
+    entries = [entry_of(event, names) for event in events]
     corrections = [entry.corrects for entry in entries if entry.corrects is not None]
     return History(
         kind=found,
@@ -191,14 +192,8 @@ async def _names(workspace: Workspace, events: Sequence[Recorded]) -> dict[str, 
 
     A name that cannot be read is left out: another stream's damage must not hide this one's history.
     """
-    mentioned: set[UUID] = set()
-    for event, _, _ in events:
-        by = event.by
-        ids = {event.originator_id, by.actor_id, by.on_behalf_of, *getattr(event, "team_ids", ())}
-        ids.update(getattr(event, field, None) for field in NAMED_FIELDS)
-        mentioned.update(one for one in ids if isinstance(one, UUID))
-    names = {str(SYSTEM_ACTOR): "Ledgerdesk"}
-    for one in mentioned - {SYSTEM_ACTOR}:
+    names = dict(SYSTEM_NAME)
+    for one in mentioned_in(events) - {SYSTEM_ACTOR}:
         rows = [row for row in await workspace.log.stream(one) if row.topic.partition(".")[0] in NAMED_KINDS]
         await workspace.keyring.load(rows)
         with suppress(UnreadableEvent):
@@ -209,7 +204,19 @@ async def _names(workspace: Workspace, events: Sequence[Recorded]) -> dict[str, 
     return names
 
 
-def _entry(event_recorded: Recorded, names: Mapping[str, str]) -> Entry:
+def mentioned_in(events: Sequence[Recorded]) -> set[UUID]:
+    """Give the ids of people and teams in events, and of the streams that these are of."""
+    found: set[UUID] = set()
+    for event, _, _ in events:
+        by = event.by
+        ids = {event.originator_id, by.actor_id, by.on_behalf_of, *getattr(event, "team_ids", ())}
+        ids.update(getattr(event, field, None) for field in NAMED_FIELDS)
+        found.update(one for one in ids if isinstance(one, UUID))
+    return found
+
+
+def entry_of(event_recorded: Recorded, names: Mapping[str, str]) -> Entry:
+    """Tell an event whose personal values are opened; `names` gives people and teams that ids stand for."""
     event, position, recorded_at = event_recorded
     by = event.by
     actor = Actor(

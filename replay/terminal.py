@@ -55,7 +55,7 @@ def as_json(history: History) -> dict[str, Any]:
         "version": history.version,
         "position": history.position,
         "names": dict(sorted(history.names.items())),
-        "entries": [_entry_json(entry) for entry in history.entries],
+        "entries": [entry_json(entry) for entry in history.entries],
         "unreadable": [_unreadable_json(mark) for mark in history.unreadable],
     }
 
@@ -242,7 +242,8 @@ def _instant(instant: datetime) -> str:
     return instant.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _entry_json(entry: Entry) -> dict[str, Any]:
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """Give an entry as JSON-ready values, as a history has it."""
     return {
         "version": entry.version,
         "position": entry.position,

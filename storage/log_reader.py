@@ -66,6 +66,7 @@ class LogReader:
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
+        self._sql_places = SQL(_PLACES).format(schema=name).as_string()
         self._sql_range = SQL(_RANGE).format(schema=name).as_string()
         self._sql_heads = SQL(_HEADS).format(schema=name).as_string()
         self._sql_head = SQL(_HEAD).format(schema=name).as_string()
@@ -105,6 +106,10 @@ class LogReader:
         }
         cursor = connection.execute(self._sql_range, parameters, prepare=True, binary=True)
         return list(map(StoredRow._make, cursor.fetchall()))
+
+    async def at(self, positions: Sequence[int]) -> list[StoredRow]:
+        """Give the events at these positions, as far as there are any, in the order asked."""
+        return await self._rows(self._sql_places, (list(positions),)) if positions else []
 
     async def row(self, position: int) -> StoredRow | None:
         """Give the event at a position, or None when there is none yet."""
@@ -170,6 +175,12 @@ _PAGE = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807)
 ORDER BY notification_id LIMIT %s
+"""
+
+_PLACES = f"""
+SELECT e.* FROM unnest(%s::bigint[]) WITH ORDINALITY u (position, place)
+CROSS JOIN LATERAL (SELECT {_COLUMNS} FROM {{schema}}.events WHERE notification_id = u.position OFFSET 0) e
+ORDER BY u.place
 """
 
 _PAGE_OF_TOPICS = f"""
