@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from api.cli import new_view
 from api.cli.progress import progress_of
 from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_of, work
 from api.problems import sentence
@@ -35,6 +36,7 @@ ViewName = Annotated[str, typer.Argument(metavar="VIEW", help=f"One of: {', '.jo
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
+    new_view.add_to(views)
     app.add_typer(views, name="views")
     app.command("rebuild")(rebuild_view)
 
