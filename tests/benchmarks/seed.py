@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import mmap
 import multiprocessing
 import os
 import random
@@ -28,10 +29,10 @@ from tests.benchmarks.machine import figures_line
 from tests.benchmarks.seeded_course import STARTED_AT, Course
 from tests.benchmarks.seeded_lives import LIVES, play, texts
 from tests.benchmarks.seeded_people import People
-from tests.benchmarks.seeded_rows import COLUMNS, HEADER, TRAILER, Script, Writer, row_of
+from tests.benchmarks.seeded_rows import COLUMNS, HEADER, LARGEST_PIECE, TRAILER, Script, Writer, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkProcess
 
@@ -44,8 +45,10 @@ WORKSPACE: Final = "seeded"
 SAID_EVERY: Final = 2.0  # seconds
 MAINTENANCE_MEMORY: Final = "256MB"
 BEFORE: Final = timedelta(hours=1)  # when the people were made known
+SLOTS: Final = 4  # pieces that a process may be ahead
+TAKEN: Final = b"taken"
 FEW: Final = 50_000
-LIVES_OF_FEW: Final = 128  # where there are not even thousands of events, playing more takes longer than all the rest
+LIVES_OF_FEW: Final = 64  # where there are not even thousands of events, playing more takes longer than all the rest
 
 COPY = f"COPY {{schema}}.events ({COLUMNS}) FROM STDIN (FORMAT binary, FREEZE)"
 CONSTRAINTS = """
@@ -159,8 +162,11 @@ class _Content:
         for number in range(self.processes):
             self._workers.append(_Worker(script, keyring, number, self.processes, self._workers))
 
-    def pieces(self) -> Iterator[tuple[int, bytes]]:
-        """Give pieces of rows, each with the position that it reaches, roughly. Raises MeasurementError."""
+    def pieces(self) -> Iterator[tuple[int, bytes | memoryview]]:
+        """Give pieces of rows, each with the position that it reaches, roughly, and good until the next one is taken.
+
+        Raises MeasurementError.
+        """
         course, before = self._script.course, self._script.first_position - 1
         yield before, self._people
         for number in range(course.rounds):
@@ -174,14 +180,21 @@ class _Content:
 
 
 class _Worker:
-    """A process that makes the rows of every so-manieth round: it shares nothing with this one but a pipe."""
+    """A process that makes the rows of every so-manieth round, and ends with this one.
+
+    It leaves them in memory that both have, and says over a pipe how long each piece is; it hears over the pipe when one
+    has been taken.
+    """
 
     def __init__(self, script: Script, keyring: Keyring, number: int, of: int, others: list[_Worker]) -> None:
         context = multiprocessing.get_context("fork")
-        self._pipe, there = context.Pipe(duplex=False)
+        self._shared = mmap.mmap(-1, SLOTS * LARGEST_PIECE)
+        self._pipe, there = context.Pipe()
+        self._taken = 0
         inherited = [self._pipe, *(other._pipe for other in others)]
+        rounds = range(number, script.course.rounds, of)
         self._process: ForkProcess = context.Process(
-            target=_work, args=(script, keyring, range(number, script.course.rounds, of), there, inherited), daemon=True
+            target=_work, args=(script, keyring, rounds, self._shared, there, inherited), daemon=True
         )
         with warnings.catch_warnings():
             # Other threads may hold locks at the fork; the child uses nothing that they could hold.
@@ -189,11 +202,15 @@ class _Worker:
             self._process.start()
         there.close()
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[memoryview]:
         """Give the pieces of its next round. Raises MeasurementError when the process has ended."""
         try:
-            while piece := self._pipe.recv_bytes():
-                yield piece
+            while size := int.from_bytes(self._pipe.recv_bytes()):
+                first = self._taken % SLOTS * LARGEST_PIECE
+                with memoryview(self._shared) as shared, shared[first : first + size] as piece:
+                    yield piece
+                self._taken += 1
+                self._pipe.send_bytes(TAKEN)
         except (EOFError, OSError):
             message = "a process that made events was ended, and nothing was written; the same command begins again"
             raise MeasurementError(message) from None
@@ -204,7 +221,14 @@ class _Worker:
         self._process.join()
 
 
-def _work(script: Script, keyring: Keyring, rounds: range, pipe: Connection, inherited: list[Connection]) -> None:
+def _work(
+    script: Script,
+    keyring: Keyring,
+    rounds: range,
+    shared: mmap.mmap,
+    pipe: Connection,
+    inherited: Sequence[Connection],
+) -> None:
     """Make rounds of rows in the child; the pipe breaks when the parent is gone."""
     for one in inherited:
         one.close()
@@ -213,11 +237,19 @@ def _work(script: Script, keyring: Keyring, rounds: range, pipe: Connection, inh
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.disable()  # collecting would copy the pages shared with the parent, and there is no cyclic garbage
     writer = Writer(script, keyring)
-    with suppress(BrokenPipeError):
+    left = 0
+    with suppress(BrokenPipeError, EOFError):
         for number in rounds:
             for piece in writer.rows(number):
-                pipe.send_bytes(piece)
-            pipe.send_bytes(b"")
+                if left >= SLOTS:
+                    pipe.recv_bytes()
+                first = left % SLOTS * LARGEST_PIECE
+                shared[first : first + len(piece)] = piece
+                pipe.send_bytes(len(piece).to_bytes(4))
+                left += 1
+            pipe.send_bytes(bytes(4))
+        while True:  # what was left in the memory is the parent's to take, who ends this process when it has all
+            pipe.recv_bytes()
 
 
 def _copy(address: str, workspace: Workspace, content: _Content, claims: list[tuple[str, bytes, Any]]) -> None:

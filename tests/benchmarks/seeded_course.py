@@ -5,10 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final
 
 STARTED_AT: Final = datetime(2024, 1, 1, tzinfo=UTC)
 """A Monday, so long ago that what a year holds is over: whoever goes on with the log records later than its end."""
@@ -30,6 +27,7 @@ TURN_BITS: Final = 20
 TURN: Final = 1 << TURN_BITS
 """A round in the parts in which its order is told."""
 PLACE_BITS: Final = 16
+PLACES: Final = (1 << PLACE_BITS) - 1
 _MASK: Final = 0xFFFFFFFF
 
 
@@ -105,18 +103,20 @@ class Course:
         within = ((part << TURN_BITS) + (noise >> (32 - TURN_BITS))) // pace
         return (self.begins[place] + number << TURN_BITS) + within
 
-    def order(self, number: int) -> Iterator[tuple[int, int]]:
-        """Give a round's events in order, each as its turn and its place; those of one place follow one another."""
-        turns = []
+    def order(self, number: int) -> list[int]:
+        """Give a round's events in order: each as its turn, with its place in the lowest bits (PLACES).
+
+        Those of one place follow one another.
+        """
+        turns: list[int] = []
         turn = self.turn
         for place, (pace, begins) in enumerate(zip(self.paces, self.begins, strict=True)):
             first = (number - begins) * pace
             if first >= 0:
                 turns += [turn(place, event) << PLACE_BITS | place for event in range(first, first + pace)]
         turns.sort()
-        last = self.events - self.before(number)
-        mask = (1 << PLACE_BITS) - 1
-        return ((both >> PLACE_BITS, both & mask) for both in turns[:last])
+        del turns[max(0, self.events - self.before(number)) :]
+        return turns
 
     def instant(self, turn: int) -> int:
         """Give the time of a turn, in microseconds since 1970; never a whole second."""

@@ -9,13 +9,17 @@ from binascii import b2a_base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b, sha256
-from typing import TYPE_CHECKING, Final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from storage.keyring import SALT_BYTES
+from storage.keyring import NONCE_BYTES, SALT_BYTES
+from tests.benchmarks.seeded_course import PLACE_BITS, PLACES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     from storage.append import NewEvent
     from storage.keyring import Keyring
@@ -29,18 +33,20 @@ NULL: Final = b"\xff\xff\xff\xff"
 BEGINNING: Final = int(datetime(2000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 """From where PostgreSQL counts microseconds."""
 RECORDED_LATER: Final = 3_000  # microseconds between an event and its recording
-EVENTS_A_PIECE: Final = 4_000
-SALTS_AT_ONCE: Final = 4_096
+LARGEST_PIECE: Final = 1 << 20
+EVENTS_A_PIECE: Final = 400  # of less than 2 KB each
+HOUR: Final = 3_600_000_000
+RANDOMS_AT_ONCE: Final = 2_048
 
-# The number of columns; position, stream, version, each after its size. Topic, state and personal values follow, each
-# after its size, and the time at the end.
+WITHIN_HOUR: Final = [b"%02d:%02d." % divmod(second, 60) for second in range(3_600)]
+
 _front = struct.Struct(">hiqi16siq").pack
+_whole = struct.Struct(">q").pack
 _size = struct.Struct(">i").pack
-_back = struct.Struct(">iq").pack
 
 
 def row_of(position: int, event: NewEvent, recorded_at: int) -> bytes:
-    """Pack an encoded event, recorded at so many microseconds since 1970."""
+    """Pack an encoded event, recorded at so many microseconds since 1970: each column after its size."""
     topic = event.topic.encode()
     personal = NULL if event.personal is None else _size(len(event.personal)) + event.personal
     return b"".join(
@@ -51,7 +57,8 @@ def row_of(position: int, event: NewEvent, recorded_at: int) -> bytes:
             _size(len(event.state)),
             event.state,
             personal,
-            _back(8, recorded_at - BEGINNING),
+            _size(8),
+            _whole(recorded_at - BEGINNING),
         )
     )
 
@@ -68,118 +75,163 @@ class Script:
     first_position: int
 
 
+class _Person(NamedTuple):
+    """Whom a personal value is about: the id as text and as bytes, and what encrypts."""
+
+    text: bytes
+    id: bytes
+    key: AESGCM
+
+
+class _Form:
+    """One step of a life as a row: all of it that is the same whichever ticket takes the step.
+
+    What is filled into the state has the same length every time, so that its size is known.
+    """
+
+    __slots__ = ("moments", "personal", "pick", "row", "sealed")
+
+    def __init__(self, step: Step, version: int, script: Script, people: Mapping[UUID, _Person]) -> None:
+        topic = step.topic.encode()
+        fixed = _size(8) + _whole(version) + _size(len(topic)) + topic + _size(step.size)
+        personal = b"%b" if step.sealed else NULL
+        # Position, stream, state, personal values and the time: the rest is written once and for all.
+        self.row = b"\0\7\0\0\0\10%b\0\0\0\20%b" + fixed.replace(b"%", b"%%") + step.state + personal + b"\0\0\0\10%b"
+        own = step.values
+        order = (own, own + 1, *step.picked, *([own + 3] if step.sealed else []), own + 2)
+        self.pick: Callable[[tuple[bytes, ...]], tuple[bytes, ...]] = itemgetter(*order)
+        self.personal = step.personal
+        self.moments = step.moments
+        # Whose it is, if not the requester's; what it is bound to; and the texts of its kind, with which one it is.
+        self.sealed = [
+            (
+                None if one.subject is None else people[one.subject],
+                b"%d\0%b" % (version, one.field.encode()),
+                script.texts[one.kind],
+                one.number * 7919,
+            )
+            for one in step.sealed
+        ]
+
+
 class _Ticket:
-    """The ticket that is in a place: which life it lives, whose it is, and where its texts are in those made up."""
+    """The ticket that is in a place: what it is called, the life it lives from which event of the place on, whose it is."""
 
-    __slots__ = ("bytes", "end", "id", "life", "requester", "start", "texts")
+    __slots__ = ("end", "forms", "requester", "start", "stream", "texts")
 
-    def __init__(self, script: Script, place: int, start: int) -> None:
-        mixed = blake2b(b"%d %d %d" % (script.seed, place, start), digest_size=40).digest()
+    def __init__(self, writer: Writer, place: int, start: int) -> None:
+        mixed = blake2b(b"%d %d %d" % (writer.script.seed, place, start), digest_size=40).digest()
+        self.stream = mixed[:6] + bytes((mixed[6] & 0x0F | 0x40, mixed[7], mixed[8] & 0x3F | 0x80)) + mixed[9:16]
         numbers = int.from_bytes(mixed[16:])
-        self.bytes = mixed[:6] + bytes((mixed[6] & 0x0F | 0x40, mixed[7], mixed[8] & 0x3F | 0x80)) + mixed[9:16]
-        self.life = script.lives[numbers % len(script.lives)]
-        # Some people ask often: of every two tickets one is by a quarter of them.
+        self.forms = writer.forms[numbers % len(writer.forms)]
+        # Some people ask often: every other ticket is by one quarter of them.
         share = (numbers >> 64 & 0xFFFF) / 0x10000
-        requester = int(len(script.requesters) * share * share)
-        self.requester = script.requesters[requester]
+        self.requester = writer.requesters[int(len(writer.requesters) * share * share)]
         self.texts = numbers >> 96 & 0xFFFFFF
-        self.id = UUID(bytes=self.bytes)
         self.start = start
-        self.end = start + len(self.life)
+        self.end = start + len(self.forms)
 
 
 class Writer:
-    """Makes the rows of rounds, which may be left out but not gone back to."""
+    """Makes the rows of rounds, which may be left out but not gone back to.
+
+    What `storage.keyring` does for each value is done here for many: keys and what is bound to them are looked up once
+    a person or step, and random bytes are fetched by the thousand. The tests open every value.
+    """
 
     def __init__(self, script: Script, keyring: Keyring) -> None:
-        self._script = script
-        self._keyring = keyring
-        self._ids = {one: str(one).encode() for one in script.requesters}
-        course = script.course
-        self._tickets = [_Ticket(script, place, 0) for place in range(len(course.paces))]
-        self._days: dict[int, bytes] = {}
-        self._salts: list[bytes] = []
+        self.script = script
+        people = {
+            one: _Person(str(one).encode(), one.bytes, key) for one, key in keyring._keys.items() if key is not None
+        }
+        self.requesters = [people[one] for one in script.requesters]
+        self.forms = [
+            [_Form(step, version, script, people) for version, step in enumerate(life, start=1)]
+            for life in script.lives
+        ]
+        self._workspace = keyring._workspace + b"\0"
+        self._tickets = [_Ticket(self, place, 0) for place in range(len(script.course.paces))]
+        self._randoms: list[bytes] = []
 
     def rows(self, number: int) -> Iterator[bytes]:
-        """Give the rows of a round, in pieces of some megabytes."""
-        script, course, tickets = self._script, self._script.course, self._tickets
-        position = script.first_position + course.before(number)
-        chance = random.Random(f"{script.seed} {number}")  # noqa: S311 - repeatable ids, no secret
-        commands = chance.randbytes(16 * sum(course.paces)).hex().encode()
+        """Give the rows of a round, in pieces of LARGEST_PIECE bytes at most."""
+        course, tickets, whole, seal = self.script.course, self._tickets, _whole, self._seal
+        turns = course.order(number)
+        first = self.script.first_position + course.before(number)
         done = [(number - begins) * pace for begins, pace in zip(course.begins, course.paces, strict=True)]
-        instant, text_of, seal, ids = course.instant, self._text_of, self._seal, self._ids
-        front, size, back = _front, _size, _back
-        cut = 0
+        chance = random.Random(f"{self.script.seed} {number}")  # noqa: S311 - repeatable ids, no secret
+        # The commands of a round have ids that begin alike.
+        alike = str(UUID(int=chance.getrandbits(128), version=4)).encode()[:24]
+        ends = chance.randbytes(6 * len(turns)).hex().encode()
         piece: list[bytes] = []
-        for turn, place in course.order(number):
+        hour, hour_text = 0, b""
+        for position, (turn, cut) in enumerate(zip(turns, range(0, 12 * len(turns), 12), strict=True), start=first):
+            place = turn & PLACES
             event = done[place]
             done[place] = event + 1
             ticket = tickets[place]
             while event >= ticket.end:
-                ticket = tickets[place] = _Ticket(script, place, ticket.end)
-            step = ticket.life[event - ticket.start]
-            version = event - ticket.start + 1
-            at = instant(turn)
-            command = b"%b-%b-4%b-8%b-%b" % (
-                commands[cut : cut + 8],
-                commands[cut + 8 : cut + 12],
-                commands[cut + 13 : cut + 16],
-                commands[cut + 17 : cut + 20],
-                commands[cut + 20 : cut + 32],
-            )
-            cut += 32
-            values: tuple[bytes, ...] = (text_of(at), command, ids[ticket.requester])
-            if step.sealed:
-                commitments, boxes = seal(ticket, version, step)
-                values += commitments
-                personal = step.personal % boxes
-                sealed = size(len(personal)) + personal
+                ticket = tickets[place] = _Ticket(self, place, ticket.end)
+            form = ticket.forms[event - ticket.start]
+            at = course.instant(turn >> PLACE_BITS)
+            if at - hour >= HOUR:
+                hour, hour_text = _hour_of(at)
+            second, microsecond = divmod(at - hour, 1_000_000)
+            when = b"%b%b%06dZ" % (hour_text, WITHIN_HOUR[second], microsecond)
+            values = (when, alike + ends[cut : cut + 12], ticket.requester.text)
+            there = (whole(position), ticket.stream, whole(at + RECORDED_LATER - BEGINNING))
+            if form.sealed:
+                commitments, personal = seal(ticket, form)
+                moments = self._moments(ticket, place, form)
+                piece.append(form.row % form.pick((*values, *commitments, *moments, *there, personal)))
+            elif form.moments:
+                piece.append(form.row % form.pick(values + self._moments(ticket, place, form) + there))
             else:
-                sealed = NULL
-            for moment in step.moments:
-                values += (text_of(instant(course.turn(place, ticket.start + moment.step)) + moment.later),)
-            state = step.state % step.pick(values)
-            piece += (
-                front(7, 8, position, 16, ticket.bytes, 8, version),
-                step.topic,
-                size(len(state)),
-                state,
-                sealed,
-                back(8, at + RECORDED_LATER - BEGINNING),
-            )
-            position += 1
-            if len(piece) >= 6 * EVENTS_A_PIECE:
+                piece.append(form.row % form.pick(values + there))
+            if len(piece) >= EVENTS_A_PIECE:
                 yield b"".join(piece)
                 piece.clear()
         if piece:
             yield b"".join(piece)
 
-    def _seal(self, ticket: _Ticket, version: int, step: Step) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """Give commitments and boxes of a step's personal values, made as `storage.codec.encode` makes them."""
-        commitments: tuple[bytes, ...] = ()
-        boxes: tuple[bytes, ...] = ()
-        all_texts, seal, stream = self._script.texts, self._keyring.seal, ticket.id
-        for field, subject, kind, number in step.sealed:
-            some = all_texts[kind]
-            plain = self._salt() + some[(ticket.texts + number * 7919) % len(some)]
-            commitments += (b2a_base64(sha256(plain).digest(), newline=False),)
-            box = seal(subject or ticket.requester, stream, version, field, plain)
-            boxes += (b2a_base64(box, newline=False),)
-        return commitments, boxes
+    def _seal(self, ticket: _Ticket, form: _Form) -> tuple[list[bytes], bytes]:
+        """Give a step's commitments and its personal values, made as `storage.codec.encode` makes them."""
+        commitments: list[bytes] = []
+        boxes: list[bytes] = []
+        randoms = self._randoms
+        if len(randoms) < len(form.sealed):
+            randoms += _randoms()
+        bound, chosen = self._workspace + ticket.stream, ticket.texts
+        for subject, place, some, number in form.sealed:
+            fresh = randoms.pop()
+            nonce = fresh[SALT_BYTES:]
+            plain = fresh[:SALT_BYTES] + some[(chosen + number) % len(some)]
+            _, person, key = subject or ticket.requester
+            box = person + nonce + key.encrypt(nonce, plain, bound + place)
+            commitments.append(b2a_base64(sha256(plain).digest(), newline=False))
+            boxes.append(b2a_base64(box, newline=False))
+        personal = form.personal % tuple(boxes)
+        return commitments, _size(len(personal)) + personal
 
-    def _salt(self) -> bytes:
-        """Give a salt; they are fetched together, as each fetching is a call of the system."""
-        if not self._salts:
-            fresh = os.urandom(SALT_BYTES * SALTS_AT_ONCE)
-            self._salts = [fresh[cut : cut + SALT_BYTES] for cut in range(0, len(fresh), SALT_BYTES)]
-        return self._salts.pop()
+    def _moments(self, ticket: _Ticket, place: int, form: _Form) -> tuple[bytes, ...]:
+        """Write the instants that a step tells of, which are those of other steps of the same ticket."""
+        course, found = self.script.course, []
+        for moment in form.moments:
+            at = course.instant(course.turn(place, ticket.start + moment.step)) + moment.later
+            hour, text = _hour_of(at)
+            second, microsecond = divmod(at - hour, 1_000_000)
+            found.append(b"%b%b%06dZ" % (text, WITHIN_HOUR[second], microsecond))
+        return tuple(found)
 
-    def _text_of(self, instant: int) -> bytes:
-        seconds, microseconds = divmod(instant, 1_000_000)
-        minutes, second = divmod(seconds, 60)
-        hours, minute = divmod(minutes, 60)
-        day, hour = divmod(hours, 24)
-        date = self._days.get(day)
-        if date is None:
-            date = self._days[day] = datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%dT").encode()
-        return b"%b%02d:%02d:%02d.%06dZ" % (date, hour, minute, second, microseconds)
+
+def _randoms() -> list[bytes]:
+    """Give salts, each with a nonce; they are fetched together, as each fetching is a call of the system."""
+    each = SALT_BYTES + NONCE_BYTES
+    fresh = os.urandom(each * RANDOMS_AT_ONCE)
+    return [fresh[cut : cut + each] for cut in range(0, len(fresh), each)]
+
+
+def _hour_of(instant: int) -> tuple[int, bytes]:
+    """Give the hour in which an instant is, in microseconds since 1970 and as the beginning of its text."""
+    hour = instant - instant % HOUR
+    return hour, datetime.fromtimestamp(hour // 1_000_000, UTC).strftime("%Y-%m-%dT%H:").encode()
