@@ -9,14 +9,15 @@ import socket
 import time
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
 from projections import bookkeeping
-from projections.bookkeeping import LEASE_SECONDS, LIVE, LostOwnership
+from projections.bookkeeping import LIVE, LostOwnership
+from projections.lease import Lease, Share, divide, share
 from projections.page import Page
 from storage.codec import UnreadableEvent
 from storage.ending import end
@@ -26,12 +27,16 @@ from storage.releases import told_in_full
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from projections.lease import Living
     from projections.view import View
     from storage.database import Database, Workspace
 
 logger = logging.getLogger(__name__)
 
-RENEW_SECONDS: Final = 2.0  # between two renewals of the leases; also how soon a new workspace is found
+T = TypeVar("T")
+
+DISCOVER_SECONDS: Final = 2.0  # how soon a new workspace is found
+SETTLE_SECONDS: Final = 3.0  # how long views are looked for at every turn after a process has come or gone
 POLL_SECONDS: Final = 0.25  # a wake-up can be lost
 # After a page that was not full the runner rests as long as it worked: events gather, since many at once cost less than
 # one by one, and on a busy machine commands keep the processor.
@@ -73,12 +78,18 @@ class Runner:
         self._limits: dict[tuple[str, str], int] = {}
         self._taken_in = 0  # events of the largest page of this round
         self._woken = asyncio.Event()
-        self._renewed_at = self._pruned_at = self._rotated_at = float("-inf")
+        self._living: Living = {self.owner_id: frozenset(view.label for view in views)}
+        self._shares: list[Share] | None = None
+        self._unsettled_until = float("-inf")
+        self._to_divide = True
+        self._discovered_at = self._pruned_at = self._rotated_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Project until `stop` is set, then give the views up to others. Outages of the database are waited out."""
         listener = asyncio.create_task(self._listen(), name="views listen")
         stopper = asyncio.create_task(self._wake_on(stop), name="views stop")
+        lease = Lease(self._database.conninfo, self.owner_id, self._views.values(), self._heard)
+        lease.start()
         try:
             while not stop.is_set():
                 self._woken.clear()
@@ -91,7 +102,7 @@ class Runner:
                         logger.exception("the views of no workspace could be projected")
                     else:
                         logger.warning("views wait for the database: %s", error)
-                    self._renewed_at = float("-inf")
+                    self._discovered_at = float("-inf")
                     # Another server may go on now, to which the views' tables had not come yet: they are looked for anew.
                     self._workspaces = {}
                     busy = False
@@ -112,17 +123,18 @@ class Runner:
             for task in (listener, stopper):
                 await end(task)
             await self.release()
+            await lease.end()
 
     async def catch_up(self, workspace: Workspace) -> None:
         """Project one workspace until every view of it that is ours and has not stopped is at the log's end."""
         self._workspaces[workspace.name] = workspace
         await bookkeeping.prepare(workspace, self._views.values())
-        await self._renew([workspace])
+        await self._divide([Share(workspace, list(self._views.values()))])
         while behind := [one for one in await self._standings([workspace]) if one.position < one.head]:
             await self._serve(workspace, behind)
 
     async def release(self) -> None:
-        """Give up the views, so that another process takes over at once."""
+        """Give up the views, so that another process takes over as soon as it looks."""
         for workspace in self._workspaces.values():
             with suppress(psycopg.Error):
                 await bookkeeping.release(workspace, self.owner_id)
@@ -142,10 +154,17 @@ class Runner:
         Gives False when there was none, True when there was, None when there is more to do at once.
         """
         now = time.monotonic()
-        if now - self._renewed_at >= RENEW_SECONDS:
+        if now - self._discovered_at >= DISCOVER_SECONDS:
             await self._discover()
-            await self._renew(list(self._workspaces.values()))
-            self._renewed_at = now
+            self._discovered_at, self._to_divide = now, True
+        if self._to_divide:
+            self._to_divide = False
+            if self._shares is None:
+                self._shares = [
+                    share(workspace, self._views.values(), self._living, self.owner_id)
+                    for workspace in self._workspaces.values()
+                ]
+            await self._divide(self._shares)
         if now - self._pruned_at >= PRUNE_SECONDS:
             await self._prune()
             self._pruned_at = now
@@ -185,24 +204,27 @@ class Runner:
 
     async def _discover(self) -> None:
         found = {workspace.name: workspace for workspace in await self._database.workspaces()}
+        if found != self._workspaces:
+            self._shares = None
         for name, workspace in found.items():
             if name not in self._workspaces:
                 await bookkeeping.prepare(workspace, self._views.values())
         self._workspaces = found
 
-    async def _renew(self, workspaces: Sequence[Workspace]) -> None:
-        """Take or keep every view that no other process has a lease on: one statement for many workspaces."""
-        names, versions = [name for name, _ in self._views], [version for _, version in self._views]
-        for some in _chunks(workspaces):
-            parts = SQL(", ").join(
-                SQL(_LEASE).format(part=Identifier(f"w{number}"), schema=Identifier(workspace.schema))
-                for number, workspace in enumerate(some)
-            )
+    async def _divide(self, shares: Sequence[Share]) -> None:
+        for some in _chunks(shares):
             async with self._database.pool.connection() as connection:
-                await connection.execute(
-                    SQL("WITH {} SELECT").format(parts),
-                    {"owner": self.owner_id, "lease": LEASE_SECONDS, "names": names, "versions": versions},
-                )
+                await divide(connection, self.owner_id, some)
+
+    def _heard(self, living: Living, was_dead: bool) -> None:  # noqa: FBT001 - a callback
+        """Take note of which processes live; where that has changed, the views are divided anew."""
+        now = time.monotonic()
+        if was_dead or living != self._living:
+            self._living, self._shares, self._unsettled_until = living, None, now + SETTLE_SECONDS
+        if now < self._unsettled_until:
+            # More than once: the views of a process that is gone come free one after another.
+            self._to_divide = True
+            self._woken.set()
 
     async def _standings(self, workspaces: Sequence[Workspace]) -> list[Standing]:
         """Read where our live views and the logs' ends are: one statement for many workspaces."""
@@ -269,6 +291,10 @@ class Runner:
             await take_in(workspace, view, page, 0, len(page), owner=self.owner_id, old=position)
         except LostOwnership as lost:
             logger.info("%s: %s", workspace.name, lost)
+        except Exception:
+            # A page that takes so long that the server ends its transaction must not come again as it was.
+            self._adapt(workspace, view, full=False, seconds=time.perf_counter() - started)
+            raise
         else:
             self._adapt(workspace, view, full, time.perf_counter() - started)
 
@@ -350,6 +376,7 @@ async def _write_together(
             asked = {
                 view: await shelf.ask(connection, streams[view]) for view, shelf in shelves.items() if streams[view]
             }
+        await bookkeeping.watched(connection)
         before = {view: await shelves[view].rows_of(cursor) for view, cursor in asked.items()}
         changed = {view: view.fold(before.get(view, {}), recorded[view]) for view in shelves}
         async with connection.pipeline():
@@ -368,20 +395,10 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, OSError | TimeoutError)
 
 
-def _chunks(workspaces: Sequence[Workspace]) -> list[Sequence[Workspace]]:
+def _chunks(things: Sequence[T]) -> list[Sequence[T]]:
     size = WORKSPACES_PER_STATEMENT
-    return [workspaces[start : start + size] for start in range(0, len(workspaces), size)]
+    return [things[start : start + size] for start in range(0, len(things), size)]
 
-
-# A row that is locked is passed over: whoever is writing it has a lease, or stands still and is ended by the server.
-_LEASE = """{part} AS (
-    UPDATE {schema}.views SET owner = %(owner)s, leased_until = now() + %(lease)s * interval '1 second'
-    WHERE (name, version) IN (
-        SELECT name, version FROM {schema}.views
-        WHERE (owner = %(owner)s OR owner IS NULL OR leased_until < now())
-          AND (name, version) IN (SELECT * FROM unnest(%(names)s::text[], %(versions)s::int[]))
-        FOR UPDATE SKIP LOCKED)
-)"""
 
 _STANDING = """
 SELECT {workspace}, name, version, position,

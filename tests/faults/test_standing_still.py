@@ -10,7 +10,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from projections import bookkeeping, runner
+from projections import bookkeeping
 from projections.page import Page
 from projections.registry import BY_NAME
 from projections.runner import Runner, is_passing, take_in
@@ -32,8 +32,7 @@ QUEUE = BY_NAME["ticket_queue"]
 async def test_a_view_whose_owner_stands_still_while_writing_is_taken_over(
     database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bookkeeping, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(runner, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(bookkeeping, "STILL_SECONDS", 1)
     desk = DeskDays(9)
     events = [*desk.first(), *desk.more(60)]
     one = Runner(database, [QUEUE])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from projections import bookkeeping, runner
+from projections import bookkeeping, lease, runner
 from projections.bookkeeping import FAILED, LIVE, LostOwnership, view_status
 from projections.page import Page
 from projections.registry import BY_NAME, VIEWS
@@ -139,9 +139,10 @@ async def test_two_runners_share_the_work_without_doing_any_of_it_twice(
     database: Database, alpha: Workspace, beta: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Leases that run out at once: ownership is fought over all the time, and only the fence keeps order.
-    monkeypatch.setattr(runner, "LEASE_SECONDS", 0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 0)
     monkeypatch.setattr(bookkeeping, "LEASE_SECONDS", 0)
-    monkeypatch.setattr(runner, "RENEW_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(runner, "DISCOVER_SECONDS", 0.0)
     monkeypatch.setattr(runner, "FIRST_PAGE", 20)
     desk = DeskDays(21)
     events = [*desk.first(), *desk.more(300)]
@@ -245,9 +246,7 @@ async def test_rows_and_checkpoint_are_committed_together(
 async def test_a_view_whose_owner_died_is_taken_over_when_the_lease_runs_out(
     database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(bookkeeping, "LEASE_SECONDS", 1)
-    monkeypatch.setattr(runner, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1)
     await Runner(database, VIEWS, "the one that died").catch_up(alpha)
     head = await record(alpha, DeskDays(1).first())
     async with running(Runner(database, VIEWS, "the next")):
