@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from api.headers import stated
@@ -43,6 +44,17 @@ def parse_position(text: str) -> PositionToken:
     if match is None:
         raise Problem(MALFORMED_REQUEST, "A position is a number, or a number and an epoch joined by a point.")
     return PositionToken(int(match[1]), match[2])
+
+
+def parse_moment(text: str) -> PositionToken | datetime | None:
+    """Read a place in the log or an instant with its zone; None where it is neither."""
+    if _POSITION.match(text) is not None:
+        return parse_position(text)
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if instant.utcoffset() is None else instant
 
 
 def expected_version(request: Request) -> int | None:

@@ -21,6 +21,7 @@ from projections.bookkeeping import ViewsNotReady
 from projections.listing import CursorExpired, CursorInvalid
 from projections.waiting import NotReached
 from replay.as_of import BeforeItExisted, NoSuchMoment
+from replay.past_listing import NotYetKept
 from replay.stream import NoSuchStream
 from storage.append import EventTooLarge, KeyReused, LogBusy, LogUnavailable
 from storage.codec import BrokenStream, NewerShape, UndecodableState, UnfitEvent, UnknownTopic, UnreadableEvent
@@ -417,6 +418,7 @@ _TOLD: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Callable
     (CursorInvalid, _cursor_invalid),
     (CursorExpired, _plainly(CURSOR_EXPIRED)),
     (NotReached, _plainly(VIEW_BEHIND, "view", "wanted", "reached", "state", headers=SOON)),
+    (NotYetKept, _plainly(VIEW_BEHIND, "view", "wanted", "reached", headers=SOON)),
     (ViewsNotReady, _plainly(VIEW_BEHIND, headers=SOON)),
     (RequestValidationError, lambda failure: invalid(parameter_errors(failure.errors()))),
     (ValidationError, lambda failure: invalid(body_errors(failure))),

@@ -67,7 +67,7 @@ async def reading_desk(request: Request, credential: Credential) -> Desk:
         desk = await request.app.state.desks.of(credential.workspace)  # made a moment ago
     basis = stated_basis(request)
     if basis is not None:
-        position = await _checked(request, desk, basis)
+        position = await checked_position(request, desk, basis)
         deadline = time.monotonic() + request.app.state.longest_wait
         while (reached := (await desk.workspace.log.head()).position) < position:
             if time.monotonic() >= deadline:
@@ -80,10 +80,11 @@ async def reading_desk(request: Request, credential: Credential) -> Desk:
 
 async def known_position(request: Request, desk: Desk, text: str) -> int:
     """Give a position asked for. Raises Problem malformed-request or log-epoch-changed."""
-    return await _checked(request, desk, parse_position(text))
+    return await checked_position(request, desk, parse_position(text))
 
 
-async def _checked(request: Request, desk: Desk, token: PositionToken) -> int:
+async def checked_position(request: Request, desk: Desk, token: PositionToken) -> int:
+    """Give a position asked for, if the log still has it. Raises Problem log-epoch-changed."""
     # The log that is written to knows every epoch; a standby may not have the newest yet.
     writing: Desk = await request.app.state.desks.of(desk.workspace.name)
     return await token.checked(writing.workspace.log)

@@ -15,6 +15,7 @@ from api.access import GuardedRoute
 from api.conditions import position_text
 from api.people_routes import LISTING_PROBLEMS
 from api.problems import MALFORMED_REQUEST, Problem
+from api.queue_moments import AsOf, OccurredAsOf, moment_asked, moment_told
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
 from api.view_pages import (
     After,
@@ -36,9 +37,12 @@ from projections import audit_trail, directory, ticket_queue
 from projections.bookkeeping import view_status
 from projections.registry import VIEWS
 from projections.skipping import skips
+from replay.queue_as_of import count_tickets_at, list_tickets_at
 
 if TYPE_CHECKING:
     from commands.desk import Desk
+    from projections.listing import Counts, Listing
+    from replay.queue_as_of import CountsThen, QueueThen
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])
 
@@ -86,6 +90,18 @@ class QueuePage(BaseModel):
     next_cursor: str | None
 
 
+class QueueThenPage(QueuePage):
+    """A page of the queue as it was; `names` are those of today.
+
+    Beside the position it is true of there is when that was recorded, the instant of the source's time where one was
+    asked for, and whether asking for the same moment again may still name a later position.
+    """
+
+    recorded_at: AwareDatetime | None
+    occurred_as_of: AwareDatetime | None
+    provisional: bool
+
+
 class QueueCounts(BaseModel):
     """Numbers of tickets by value, true of `position`; they add up to the list with the same filters."""
 
@@ -93,6 +109,14 @@ class QueueCounts(BaseModel):
     counts: dict[str, int]
     total: int
     position: int
+
+
+class QueueThenCounts(QueueCounts):
+    """Numbers of tickets as they were, with the moment as `QueueThenPage` has it."""
+
+    recorded_at: AwareDatetime | None
+    occurred_as_of: AwareDatetime | None
+    provisional: bool
 
 
 class AuditTold(BaseModel):
@@ -162,7 +186,7 @@ Tickets = Annotated[ticket_queue.QueueFilter, Depends(queue_filter)]
     operation_id="queue.list",
     summary="List tickets as on an agent's screen",
     response_model=None,
-    responses={**LISTING_PROBLEMS, 200: {"model": QueuePage}},
+    responses={**LISTING_PROBLEMS, 200: {"model": QueuePage | QueueThenPage}},
 )
 async def list_queue(
     *,
@@ -173,19 +197,35 @@ async def list_queue(
     limit: Limit = 50,
     cursor: CursorText = None,
     after: After = None,
+    as_of: AsOf = None,
+    occurred_as_of: OccurredAsOf = None,
 ) -> Response:
-    """List tickets in pages. A cursor pins the list to the position of its first page, so that nothing moves."""
+    """List tickets in pages. A cursor pins the list to the position of its first page, so that nothing moves.
+
+    `as_of` and `occurred_as_of` look back: the answer names the position that they stand for, and `provisional` says
+    that the moment is so recent that it may still gain events. Personal values erased since show as erased.
+    """
     desk = await reading_desk(request, credential)
-    await wait_if_asked(request, desk, ticket_queue.VIEW, after)
-    page = await ticket_queue.list_tickets(desk.workspace, tickets, sort=sort, limit=limit, cursor=cursor)
+    past, asked = await moment_asked(request, desk, as_of, occurred_as_of, cursor=cursor, after=after)
+    page: Listing[ticket_queue.QueueEntry] | QueueThen
+    if past:
+        seconds = request.app.state.longest_wait
+        page = await list_tickets_at(
+            desk.workspace, asked, tickets, sort=sort, limit=limit, cursor=cursor, wait=seconds
+        )
+        told = moment_told(page.moment)
+    else:
+        await wait_if_asked(request, desk, ticket_queue.VIEW, after)
+        page = await ticket_queue.list_tickets(desk.workspace, tickets, sort=sort, limit=limit, cursor=cursor)
+        told = {"position": page.position}
     ids = {one for item in page.items for one in (item.agent_id, item.team_id, item.requester_id) if one is not None}
     content = {
         "items": [item._asdict() for item in page.items],
         "names": {str(one): name for one, name in (await directory.names(desk.workspace, ids)).items()},
-        "position": page.position,
+        **told,
         "next_cursor": page.cursor,
     }
-    return await true_of(desk, page.position, content)
+    return await true_of(desk, told["position"], content)
 
 
 @router.get(
@@ -193,7 +233,7 @@ async def list_queue(
     operation_id="queue.counts",
     summary="Count tickets",
     response_model=None,
-    responses={**LISTING_PROBLEMS, 200: {"model": QueueCounts}},
+    responses={**LISTING_PROBLEMS, 200: {"model": QueueCounts | QueueThenCounts}},
 )
 async def count_queue(
     *,
@@ -203,15 +243,24 @@ async def count_queue(
     by: Literal["status", "team", "agent", "priority"] = "status",
     at: Annotated[str | None, Query(max_length=100, description="As of a list's position.")] = None,
     after: After = None,
+    as_of: AsOf = None,
+    occurred_as_of: OccurredAsOf = None,
 ) -> Response:
     """Count the tickets that the list with the same filters has; the key of those without a value is empty."""
     desk = await reading_desk(request, credential)
-    await wait_if_asked(request, desk, ticket_queue.VIEW, after)
-    position = None if at is None else await known_position(request, desk, at)
-    found = await ticket_queue.count_tickets(desk.workspace, tickets, by=by, at=position)
+    _, asked = await moment_asked(request, desk, as_of, occurred_as_of, after=after, at=at)
+    found: Counts | CountsThen
+    if asked is not None:
+        found = await count_tickets_at(desk.workspace, asked, tickets, by=by, wait=request.app.state.longest_wait)
+        told = moment_told(found.moment)
+    else:
+        await wait_if_asked(request, desk, ticket_queue.VIEW, after)
+        position = None if at is None else await known_position(request, desk, at)
+        found = await ticket_queue.count_tickets(desk.workspace, tickets, by=by, at=position)
+        told = {"position": found.position}
     counts = {"" if value is None else str(value): number for value, number in found.counts.items()}
-    content = {"by": by, "counts": counts, "total": sum(counts.values()), "position": found.position}
-    return await true_of(desk, found.position, content)
+    content = {"by": by, "counts": counts, "total": sum(counts.values()), **told}
+    return await true_of(desk, told["position"], content)
 
 
 @router.get(

@@ -140,13 +140,7 @@ class Cursor(NamedTuple):
     @classmethod
     def read(cls, text: str, view: View, digest: str, sort: Sort) -> Cursor:
         """Read one back. Raises CursorInvalid, and CursorExpired for one of another version of the view."""
-        if len(text) > LONGEST_CURSOR:
-            raise CursorInvalid(NOT_A_CURSOR)
-        try:
-            parts = from_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-            label, its_epoch, position, its_digest, last, now = parts
-        except (ValueError, TypeError):
-            raise CursorInvalid(NOT_A_CURSOR) from None
+        label, its_epoch, position, its_digest, last, now = cls._parts(text)
         well_formed = isinstance(label, str) and isinstance(its_epoch, str) and type(position) is int
         if not well_formed or not 0 <= position < MAX_POSITION or not isinstance(last, list):
             raise CursorInvalid(NOT_A_CURSOR)
@@ -169,6 +163,26 @@ class Cursor(NamedTuple):
         except (ValueError, TypeError, OverflowError):
             raise CursorInvalid(NOT_A_CURSOR) from None
         return cls(label, its_epoch, position, its_digest, key, instant)
+
+    @classmethod
+    def kind(cls, text: str) -> tuple[str, str]:
+        """Tell of what view a cursor is, and its digest, as it says itself. Raises CursorInvalid."""
+        label, _, _, digest, _, _ = cls._parts(text)
+        if not isinstance(label, str) or not isinstance(digest, str):
+            raise CursorInvalid(NOT_A_CURSOR)
+        return label, digest
+
+    @staticmethod
+    def _parts(text: str) -> list[Any]:
+        if len(text) > LONGEST_CURSOR:
+            raise CursorInvalid(NOT_A_CURSOR)
+        try:
+            parts = from_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        except (ValueError, TypeError):
+            raise CursorInvalid(NOT_A_CURSOR) from None
+        if not isinstance(parts, list) or len(parts) != len(Cursor._fields):
+            raise CursorInvalid(NOT_A_CURSOR)
+        return parts
 
 
 MAX_POSITION: Final = 2**63 - 1

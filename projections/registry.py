@@ -9,6 +9,7 @@ from projections import (
     audit_trail,
     customer_history,
     directory,
+    queue_history,
     sla_clock,
     ticket_queue,
     volume_by_hour,
@@ -25,6 +26,7 @@ VIEWS: Final[tuple[View, ...]] = (
     agent_workload.VIEW,
     volume_by_hour.VIEW,
     customer_history.VIEW,
+    queue_history.VIEW,
 )
 
 BY_NAME: Final[dict[str, View]] = {view.name: view for view in VIEWS}

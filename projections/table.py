@@ -50,7 +50,7 @@ class Table:
 
     With `keeps_past`, a row that changes is copied to a second table first, with the position at which it stopped
     being true, so that a list begun earlier goes on as it was. `since` is the column with the position of the last
-    event that changed the row.
+    event that changed the row. `loaded` is the condition on the rows of a stream that a fold is given.
     """
 
     columns: tuple[Column, ...]
@@ -58,6 +58,7 @@ class Table:
     indexes: tuple[str, ...] = ()
     keeps_past: bool = False
     since: str = "since"
+    loaded: str = "true"
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -92,6 +93,7 @@ class Shelf:
             "columns": columns,
             "key": key,
             "since": Identifier(table.since),
+            "loaded": SQL(table.loaded),
             "first": Identifier(table.key[0]),
             "type": SQL(table.columns[table.key_places[0]].type),
             "changes": SQL(", ").join(
@@ -189,7 +191,7 @@ def shelf(table: Table, schema: str, name: str) -> Shelf:
 # made while it was empty is kept, and joined or matched in any other way it would walk through all that came since.
 _LOAD = """
 SELECT t.* FROM unnest(%s::{type}[]) u (value)
-CROSS JOIN LATERAL (SELECT {columns} FROM {place} WHERE {first} = u.value OFFSET 0) t
+CROSS JOIN LATERAL (SELECT {columns} FROM {place} WHERE {first} = u.value AND {loaded} OFFSET 0) t
 """
 
 # The rows travel as one JSON document: arrays of arrays (tags) do not unnest, and one parameter needs no typing.

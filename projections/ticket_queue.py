@@ -96,7 +96,7 @@ SORTS: Final[dict[str, Sort]] = {
 """Newest change first; soonest due first, last what is not due at all; longest open first; most urgent first, among equals the longest open; by number."""
 
 Grouping = Literal["status", "team", "agent", "priority"]
-_COLUMN_OF: Final[dict[Grouping, str]] = {
+COLUMN_OF: Final[dict[Grouping, str]] = {
     "status": "status",
     "team": "team_id",
     "agent": "agent_id",
@@ -333,7 +333,7 @@ async def list_tickets(
 ) -> Listing[QueueEntry]:
     """List tickets, with subjects opened. `sort` is one of SORTS. Raises CursorInvalid, CursorExpired, ViewsNotReady."""
     found = await list_rows(workspace, VIEW, tickets.where(), SORTS[sort], name=sort, limit=limit, cursor=cursor)
-    return Listing(await _opened_up(workspace, found.items), found.position, found.recorded_at, found.cursor)
+    return Listing(await opened_up(workspace, found.items), found.position, found.recorded_at, found.cursor)
 
 
 async def count_tickets(
@@ -343,7 +343,7 @@ async def count_tickets(
 
     Raises CursorExpired, ViewsNotReady.
     """
-    return await count_rows(workspace, VIEW, tickets.where(), by=Identifier(_COLUMN_OF[by]), at=at)
+    return await count_rows(workspace, VIEW, tickets.where(), by=Identifier(COLUMN_OF[by]), at=at)
 
 
 async def find_ticket(workspace: Workspace, ticket_id: UUID) -> tuple[QueueEntry | None, int]:
@@ -351,14 +351,14 @@ async def find_ticket(workspace: Workspace, ticket_id: UUID) -> tuple[QueueEntry
     where = Where()
     where.add("ticket_id = %(ticket_id)s", ticket_id=ticket_id)
     row, position = await find_row(workspace, VIEW, where)
-    return ((await _opened_up(workspace, [row]))[0] if row is not None else None), position
+    return ((await opened_up(workspace, [row]))[0] if row is not None else None), position
 
 
 async def find_tickets(workspace: Workspace, ids: Collection[UUID]) -> dict[UUID, QueueEntry]:
     """Give tickets as the queue has them, as far as it knows them. Raises ViewsNotReady."""
     found = await summarise(workspace, VIEW, _BY_IDS, Where(parameters={"ids": list(ids)}))
     rows = [dict(zip(VIEW.table.names, row, strict=True)) for row in found.rows]
-    return {entry.ticket_id: entry for entry in await _opened_up(workspace, rows)}
+    return {entry.ticket_id: entry for entry in await opened_up(workspace, rows)}
 
 
 # One look into the key each, whatever was planned while the table was small.
@@ -368,7 +368,8 @@ CROSS JOIN LATERAL (SELECT {columns} FROM {place} WHERE ticket_id = u.id OFFSET 
 """
 
 
-async def _opened_up(workspace: Workspace, rows: Sequence[Row]) -> list[QueueEntry]:
+async def opened_up(workspace: Workspace, rows: Sequence[Row]) -> list[QueueEntry]:
+    """Give rows as people see them: with their subjects, as far as they have not been erased."""
     subjects: list[Any] = await workspace.keyring.reveal([(row["ticket_id"], row["subject_sealed"]) for row in rows])
     return [
         QueueEntry(**{name: row[name] for name in QueueEntry._fields if name != "subject"}, subject=subject)

@@ -31,10 +31,6 @@ class StoredRow(NamedTuple):
     recorded_at: datetime
 
 
-RawRow = tuple[int, "UUID", int, str, bytes, "bytes | None", "datetime"]
-"""A StoredRow without its names, for readers that go through all of a log."""
-
-
 class Cut(NamedTuple):
     """What somebody who reads through the whole log takes of it.
 
@@ -68,6 +64,7 @@ class LogReader:
         self.epochs = Epochs(database, schema)
         name = Identifier(schema)
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
+        self._sql_parts = SQL(_PARTS).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
         self._sql_places = SQL(_PLACES).format(schema=name).as_string()
@@ -84,6 +81,18 @@ class LogReader:
         lowest = after if after > 0 else -1  # streams of the `eventsourcing` package start at version 0
         return await self._rows(self._sql_stream, (stream, lowest, upto, limit))
 
+    async def parts_of(
+        self, wanted: Sequence[tuple[UUID, int, int]], *, most: int, bare: Sequence[str] = ()
+    ) -> list[StoredRow]:
+        """Give what comes next in each of several streams, at most so many events each, in the order of each stream.
+
+        Asked for are a stream, the version after which, and the position up to which. Of the topics `bare` no personal
+        values are read.
+        """
+        streams, versions, positions = zip(*wanted, strict=True)
+        parameters = {"streams": [*streams], "after": [*versions], "upto": [*positions], "most": most, "bare": [*bare]}
+        return await self._rows(self._sql_parts, parameters)
+
     async def page(
         self, after: int, limit: int, *, upto: int | None = None, topics: Sequence[str] | None = None
     ) -> list[StoredRow]:
@@ -92,7 +101,9 @@ class LogReader:
             return await self._rows(self._sql_page, (after, upto, limit))
         return await self._rows(self._sql_page_topics, (after, upto, list(topics), limit))
 
-    def page_over(self, connection: psycopg.Connection[Any], after: int, upto: int, cut: Cut = WHOLE) -> list[RawRow]:
+    def page_over(
+        self, connection: psycopg.Connection[Any], after: int, upto: int, cut: Cut = WHOLE
+    ) -> list[StoredRow]:
         """Give what a reader takes of the positions `after` < p ≤ `upto`, in order, over a blocking connection.
 
         For a thread that reads the whole log: large answers arrive in thousands of small pieces, each of which would
@@ -106,8 +117,8 @@ class LogReader:
             "without": list(cut.without),
             "bare": list(cut.bare),
         }
-        # Planned each time, as the topics are looked up in a hash table where the planner knows them, else one by one.
-        return connection.execute(self._sql_range, parameters, prepare=False, binary=True).fetchall()
+        cursor = connection.execute(self._sql_range, parameters, prepare=True, binary=True)
+        return list(map(StoredRow._make, cursor.fetchall()))
 
     async def at(self, positions: Sequence[int]) -> list[StoredRow]:
         """Give the events at these positions, as far as there are any, in the order asked."""
@@ -157,7 +168,7 @@ class LogReader:
             row = await cursor.fetchone()
         return row[0] if row is not None else None
 
-    async def _rows(self, statement: str, parameters: tuple[Any, ...]) -> list[StoredRow]:
+    async def _rows(self, statement: str, parameters: tuple[Any, ...] | dict[str, Any]) -> list[StoredRow]:
         async with self._database.pool.connection() as connection:
             cursor = await connection.execute(statement, parameters, prepare=True, binary=True)
             return list(map(StoredRow._make, await cursor.fetchall()))
@@ -170,6 +181,18 @@ _STREAM = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE originator_id = %s AND originator_version > %s AND originator_version <= coalesce(%s, 9223372036854775807)
 ORDER BY originator_version LIMIT %s
+"""
+
+# By the unique index on stream and version, one look for each stream whatever the planner thinks.
+_PARTS = """
+SELECT e.* FROM unnest(%(streams)s::uuid[], %(after)s::bigint[], %(upto)s::bigint[]) u (id, after, upto)
+CROSS JOIN LATERAL (
+    SELECT notification_id, originator_id, originator_version, topic, state,
+           CASE WHEN topic <> ALL (%(bare)s::text[]) THEN personal END, recorded_at
+    FROM {schema}.events
+    WHERE originator_id = u.id AND originator_version > u.after AND notification_id <= u.upto
+    ORDER BY originator_version LIMIT %(most)s
+) e
 """
 
 # By the primary key; positions are dense, so that a page of n is n steps of the index.

@@ -139,7 +139,7 @@ def _some_keys(view: View) -> list[Any]:
 def _new_row(table: Table) -> dict[str, Any]:
     """Make a row far behind the others, so that a statement that saves can be asked for on an empty store, too."""
     now = datetime.now(UTC)
-    values = {
+    values: dict[str, Any] = {
         "uuid": uuid4(),
         "timestamptz": now,
         "text": "v",
@@ -147,6 +147,7 @@ def _new_row(table: Table) -> dict[str, Any]:
         "uuid[]": [],
         "jsonb": {},
         "boolean": True,
+        **{f"{of}[]": None for of in ("bigint", "smallint", "timestamptz")},
     }
     return {column.name: values.get(column.type, 0) for column in table.columns}
 
@@ -329,7 +330,7 @@ def _value(column: Column, table: Table) -> str:
     if column.name == table.key[0]:
         return _ID.format(which) if column.type == "uuid" else which
     if column.name in table.key:
-        return f"(n % 8)::{column.type}"
+        return "now() + n % 8 * interval '1 hour'" if column.type == "timestamptz" else f"(n % 8)::{column.type}"
     if column.name.endswith("_sealed"):
         return "NULL"
     return {
@@ -339,6 +340,7 @@ def _value(column: Column, table: Table) -> str:
         "uuid[]": "'{}'",
         "jsonb": "'{}'",
         "boolean": "n % 2 = 0",
+        **dict.fromkeys(("bigint[]", "smallint[]", "timestamptz[]"), "NULL"),
         "timestamptz": "now() - n * interval '1 second'",
     }.get(column.type, "n % 1000" if column.type == "smallint" else "n")
 
