@@ -1,10 +1,10 @@
-"""Folds are pure, and it makes no difference to them where a page of the log ends."""
+"""Folds are pure, and neither where a page of the log ends nor how streams interleave makes a difference to them."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import given, settings
@@ -16,15 +16,18 @@ from projections.ticket_queue import VIEW as QUEUE
 from tests.projections.desk_days import DeskDays, as_recorded
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from domain.event import Event
     from projections.table import Rows
     from projections.view import View
     from storage.codec import Recorded
 
 MANY = settings(max_examples=25, deadline=None)
+LOCAL = [view for view in VIEWS if view.stream_local]
 
 
 def folded(view: View, recorded: Sequence[Recorded], cuts: Sequence[int] = ()) -> Rows:
@@ -33,8 +36,22 @@ def folded(view: View, recorded: Sequence[Recorded], cuts: Sequence[int] = ()) -
     wanted = [one for one in recorded if view.wants(one.event.TOPIC)]
     places = [0, *sorted(cut % (len(wanted) + 1) for cut in cuts), len(wanted)]
     for start, stop in pairwise(places):
-        rows |= view.fold(rows, wanted[start:stop])
+        page = wanted[start:stop]
+        streams = {(view.needs or of_stream)(one.event) for one in page}
+        rows |= view.fold({key: row for key, row in rows.items() if key[0] in streams}, page)
     return rows
+
+
+def of_stream(event: Event) -> UUID:
+    return event.originator_id
+
+
+def interleaved(events: Sequence[Event], chance: random.Random) -> list[Event]:
+    """Mix the streams anew; each keeps its own order."""
+    places = [event.originator_id for event in events]
+    chance.shuffle(places)
+    streams = {stream: iter([event for event in events if event.originator_id == stream]) for stream in set(places)}
+    return [next(streams[stream]) for stream in places]
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
@@ -44,6 +61,48 @@ def test_a_batch_may_be_cut_anywhere(view: View, seed: int, cuts: list[int]) -> 
     desk = DeskDays(seed)
     recorded = as_recorded([*desk.first(), *desk.more(120)])
     assert folded(view, recorded, cuts) == folded(view, recorded)
+
+
+FAR: Final = 10**12
+"""Where positions begin in the next test: no other number in a row is as large."""
+
+
+def without_positions(view: View, recorded: Sequence[Recorded], rows: Rows) -> set[str]:
+    """Give rows that name the events in them by stream and version, whatever their positions."""
+    names = {position: f"{event.originator_id} {event.originator_version}" for event, position, _ in recorded}
+    return {repr([names.get(row[name], row[name]) if type(row[name]) is int else row[name] for name in view.table.names])
+            for row in rows.values()}  # fmt: skip
+
+
+@pytest.mark.parametrize("view", LOCAL, ids=lambda view: view.name)
+@MANY
+@given(seed=some.integers(0, 10_000), chance=some.randoms(), cuts=some.lists(some.integers(0, 400), max_size=8))
+def test_streams_may_interleave_in_any_way(view: View, seed: int, chance: random.Random, cuts: list[int]) -> None:
+    desk = DeskDays(seed)
+    events = [*desk.first(), *desk.more(120)]
+    as_it_was, otherwise = (as_recorded(one, after=FAR) for one in (events, interleaved(events, chance)))
+    rows = folded(view, as_it_was)
+    # A rebuild goes through the streams in another order than the log has them, a log might have had them in another.
+    place_of = {(event.originator_id, event.originator_version): position for event, position, _ in as_it_was}
+    moved = [
+        one._replace(position=place_of[one.event.originator_id, one.event.originator_version]) for one in otherwise
+    ]
+    assert folded(view, moved, cuts) == rows
+    assert without_positions(view, otherwise, folded(view, otherwise, cuts)) == without_positions(view, as_it_was, rows)
+
+
+@pytest.mark.parametrize("view", LOCAL, ids=lambda view: view.name)
+@MANY
+@given(seed=some.integers(0, 10_000), lanes=some.integers(2, 5))
+def test_lanes_that_divide_the_streams_share_no_row_and_have_all(view: View, seed: int, lanes: int) -> None:
+    desk = DeskDays(seed)
+    recorded = as_recorded([*desk.first(), *desk.more(120)])
+    divided = [
+        folded(view, [one for one in recorded if one.event.originator_id.bytes[-1] % lanes == lane])
+        for lane in range(lanes)
+    ]
+    assert sum(map(len, divided)) == len({key for rows in divided for key in rows})
+    assert {key: row for rows in divided for key, row in rows.items()} == folded(view, recorded)
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
