@@ -265,9 +265,14 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         found, values = [], self.__dict__
         for name, previous, personal in self._CHANGED:
             new, old = values[name], values[previous] if previous else None
-            if new != old and not (old is None and new in ((), {})):
+            if (new != old or (personal and new == ERASED)) and not (old is None and new in ((), {})):
                 found.append(Change(name, plain(old), plain(new), personal))
         return tuple(found)
+
+    @classmethod
+    def changeable(cls) -> frozenset[str]:
+        """Name the fields that `changes` may list."""
+        return frozenset(name for name, _, _ in cls._CHANGED)
 
     def mutate(self, aggregate: TAggregate | None) -> TAggregate | None:
         """Take the next step in the life of an aggregate.

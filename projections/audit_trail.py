@@ -1,18 +1,27 @@
-"""Audit trail: one row for each field that anybody changed, with who, in what role, through what, when and why."""
+"""Audit trail: every field that anybody changed, with who, in what role, through what, when and why.
+
+The table is an index of the log, a narrow row an event: what an event says is read from the event itself, so that there
+is no copy of it that could differ, and little to write.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - part of the public row
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID  # noqa: TC003 - part of the public row
 
-from projections.listing import Listing, Sort, Where, list_rows
+from psycopg.sql import Identifier
+
+from domain.event import Event, Sealed
+from projections.listing import NOT_A_CURSOR, Cursor, CursorInvalid, Listing, Sort, Where, list_rows
 from projections.table import Column, Row, Rows, Table
-from projections.view import View
+from projections.view import View, events_of
+from storage.codec import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from storage.codec import Recorded
     from storage.database import Workspace
@@ -20,86 +29,47 @@ if TYPE_CHECKING:
 TABLE: Final = Table(
     columns=(
         Column("position", "bigint", null=False),
-        Column("ordinal", "smallint", null=False),
         Column("stream", "uuid", null=False),
-        Column("version", "bigint", null=False),
-        Column("kind", "text", null=False),
-        Column("topic", "text", null=False),
-        Column("occurred_at", "timestamptz", null=False),
-        Column("recorded_at", "timestamptz", null=False),
         Column("actor_id", "uuid", null=False),
-        Column("role", "text", null=False),
-        Column("on_behalf_of", "uuid"),
-        Column("channel", "text", null=False),
-        Column("client", "text"),
-        Column("correlation_id", "uuid"),
-        Column("field", "text"),
-        Column("old", "jsonb"),
-        Column("new", "jsonb"),
-        Column("old_sealed", "text"),
-        Column("new_sealed", "text"),
-        Column("reason_sealed", "text"),
-        Column("source_address_sealed", "text"),
+        Column("occurred_at", "timestamptz", null=False),
+        Column("topic", "text", null=False),
     ),
-    key=("position", "ordinal"),
-    indexes=(
-        "(stream, position, ordinal)",
-        "(actor_id, position, ordinal)",
-        "(occurred_at)",
-        # Recorded time is position order, so that block ranges find a period in it at no cost worth naming.
-        "USING brin (recorded_at) WITH (pages_per_range = 32)",
-    ),
+    key=("position",),
+    indexes=("(stream, position)", "(actor_id, position)", "(occurred_at)"),
     since="position",
 )
 
 SORTS: Final[dict[str, Sort]] = {
-    "newest": Sort(("position", "ordinal"), descending=True),
-    "oldest": Sort(("position", "ordinal")),
+    "newest": Sort(("position",), descending=True),
+    "oldest": Sort(("position",)),
 }
+
+PAGES_A_LIST: Final = 10  # of events, looked through for the fields asked for; then a page is given with what was found
 
 
 def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: ARG001 - rows are only ever added
-    """Write out every event's changes; an event that changed no field gets one row without a field."""
-    added: Rows = {}
-    for event, position, recorded_at in recorded:
-        by = event.by
-        topic = event.TOPIC
-        of_event = {
+    """Note of every event by whom it was, when and of what; what it changed is read from the log when it is asked for."""
+    return {
+        (position,): {
             "position": position,
-            "ordinal": 1,
             "stream": event.originator_id,
-            "version": event.originator_version,
-            "kind": topic.partition(".")[0],
-            "topic": topic,
+            "actor_id": event.by.actor_id,
             "occurred_at": event.timestamp,
-            "recorded_at": recorded_at,
-            "actor_id": by.actor_id,
-            "role": by.role,
-            "on_behalf_of": by.on_behalf_of,
-            "channel": by.channel,
-            "client": by.client,
-            "correlation_id": by.correlation_id,
-            "field": None,
-            "old": None,
-            "new": None,
-            "old_sealed": None,
-            "new_sealed": None,
-            "reason_sealed": event.reason,
-            "source_address_sealed": event.source_address,
+            "topic": event.TOPIC,
         }
-        added[position, 1] = of_event
-        for ordinal, (field, old, new, personal) in enumerate(event.changes(), start=1):
-            row = of_event if ordinal == 1 else of_event.copy()
-            row["ordinal"] = ordinal
-            row["field"] = field
-            # Those of the first change are in what was copied.
-            row["old"], row["old_sealed"] = (None, old) if personal else (old, None)
-            row["new"], row["new_sealed"] = (None, new) if personal else (new, None)
-            added[position, ordinal] = row
-    return added
+        for event, position, _ in recorded
+    }
 
 
-VIEW: Final = View(name="audit_trail", version=1, table=TABLE, fold=fold, needs=lambda _: None, stream_local=True)
+VIEW: Final = View(
+    name="audit_trail",
+    version=2,
+    table=TABLE,
+    fold=fold,
+    needs=lambda _: None,
+    reads=frozenset({"by", "timestamp"}),
+    stream_local=True,
+)
 
 
 class AuditEntry(NamedTuple):
@@ -139,26 +109,40 @@ class AuditFilter:
     recorded_from: datetime | None = None
     recorded_before: datetime | None = None
 
-    def where(self) -> Where:
-        """Say it in SQL."""
+    def where(self, schema: str) -> Where:
+        """Say it in SQL: of an event that is found by its fields, not all changes need be of them."""
         where = Where()
         if self.stream is not None:
             where.add("stream = %(stream)s", stream=self.stream)
         if self.actor is not None:
             where.add("actor_id = %(actor)s", actor=self.actor)
-        if self.kinds is not None:
-            where.add("kind = ANY(%(kinds)s)", kinds=list(self.kinds))
-        if self.fields is not None:
-            where.add("field = ANY(%(fields)s)", fields=list(self.fields))
+        if self.kinds is not None or self.fields is not None:
+            where.add("topic = ANY(%(topics)s)", topics=self._topics())
         if self.occurred_from is not None:
             where.add("occurred_at >= %(occurred_from)s", occurred_from=self.occurred_from)
         if self.occurred_before is not None:
             where.add("occurred_at < %(occurred_before)s", occurred_before=self.occurred_before)
+        # Recorded time is position order, so that a period in it is a stretch of the log.
         if self.recorded_from is not None:
-            where.add("recorded_at >= %(recorded_from)s", recorded_from=self.recorded_from)
+            where.add(f"position > {_before(schema, 'recorded_from')}", recorded_from=self.recorded_from)
         if self.recorded_before is not None:
-            where.add("recorded_at < %(recorded_before)s", recorded_before=self.recorded_before)
+            where.add(f"position <= {_before(schema, 'recorded_before')}", recorded_before=self.recorded_before)
         return where
+
+    def _topics(self) -> list[str]:
+        fields = None if self.fields is None else frozenset(self.fields)
+        return sorted(
+            event.TOPIC
+            for event in events_of(Event)
+            if (self.kinds is None or event.TOPIC.partition(".")[0] in self.kinds)
+            and (fields is None or not fields.isdisjoint(event.changeable()))
+        )
+
+
+def _before(schema: str, parameter: str) -> str:
+    """Give the SQL of the last position recorded before an instant."""
+    function = Identifier(schema, "position_at").as_string()
+    return f"{function}(%({parameter})s::timestamptz - interval '1 microsecond')"
 
 
 EVERY_CHANGE: Final = AuditFilter()
@@ -174,24 +158,109 @@ async def list_changes(
 ) -> Listing[AuditEntry]:
     """List changes with personal values opened, or ERASED. `sort` is one of SORTS.
 
-    Raises CursorInvalid, CursorExpired, ViewsNotReady.
+    Where few events change the fields asked for, a page may hold less than `limit` and yet have a cursor.
+
+    Raises CursorInvalid, CursorExpired, ViewsNotReady, UnreadableEvent.
     """
-    found = await list_rows(workspace, VIEW, changes.where(), SORTS[sort], name=sort, limit=limit, cursor=cursor)
-    return Listing(await _opened_up(workspace, found.items), found.position, found.recorded_at, found.cursor)
+    order = SORTS[sort]
+    where = changes.where(workspace.schema)
+    name = f"{sort} {changes.fields}"
+    inside, cursor = _apart(cursor)
+    entries: list[AuditEntry] = []
+    recorded_at = None
+    for page in range(PAGES_A_LIST):
+        found = await list_rows(workspace, VIEW, where, order, name=name, limit=limit, cursor=cursor)
+        recorded_at = found.recorded_at if page == 0 else recorded_at
+        last = None if cursor is None else Cursor.read(cursor, VIEW, where.digest(name), order).last[0]
+        more = found.cursor is not None
+        for position, told in await _told(workspace, found.items, changes, backwards=order.descending):
+            room = limit - len(entries)
+            entries += told[inside : inside + room]
+            if len(told) > inside + room:
+                inside, more = inside + room, True
+                break
+            inside, last = 0, position
+        if not more:
+            cursor = None
+            break
+        if last is None:  # not one event is told to its end
+            last = found.position + 1 if order.descending else 0
+        epoch = await workspace.log.epoch()
+        cursor = Cursor(VIEW.label, epoch, found.position, where.digest(name), [last], None).text()
+        if len(entries) == limit:
+            break
+    further = None if cursor is None else f"{cursor}.{inside}" if inside else cursor
+    return Listing(entries, found.position, recorded_at, further)
 
 
-_SEALED: Final = ("old", "new", "reason", "source_address")
+def _apart(cursor: str | None) -> tuple[int, str | None]:
+    """Take the number of changes already told of an event off a cursor. Raises CursorInvalid."""
+    if cursor is None or "." not in cursor:
+        return 0, cursor
+    cursor, _, inside = cursor.partition(".")
+    if not _COUNT.fullmatch(inside):
+        raise CursorInvalid(NOT_A_CURSOR)
+    return int(inside), cursor
 
 
-async def _opened_up(workspace: Workspace, rows: Sequence[Row]) -> list[AuditEntry]:
-    tokens = [(row["stream"], row[f"{name}_sealed"]) for row in rows for name in _SEALED]
-    opened = iter(await workspace.keyring.reveal(tokens))
-    entries = []
-    for row in rows:
-        values: dict[str, Any] = {name: row.get(name) for name in AuditEntry._fields}
-        for name in _SEALED:
-            value = next(opened)
-            if value is not None:
-                values[name] = value
-        entries.append(AuditEntry(**values))
-    return entries
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
+
+
+async def _told(
+    workspace: Workspace, rows: Sequence[Row], which: AuditFilter, *, backwards: bool
+) -> list[tuple[int, list[AuditEntry]]]:
+    """Read from the log what these events changed, and open it: position → changes, in the order of the list."""
+    recorded = [decode(row) for row in await workspace.log.at([row["position"] for row in rows])]
+    found = {one.position: _entries(one, which.fields) for one in recorded}
+    sealed = [
+        (entry, name, value)
+        for entries in found.values()
+        for entry in entries
+        for name in _PERSONAL
+        if isinstance(value := entry[name], Sealed)
+    ]
+    opened = await workspace.keyring.reveal([(entry["stream"], value) for entry, _, value in sealed])
+    for (entry, name, _), value in zip(sealed, opened, strict=True):
+        entry[name] = value
+    told = [(row["position"], [AuditEntry(**entry) for entry in found[row["position"]]]) for row in rows]
+    return [(position, entries[::-1]) for position, entries in told] if backwards else told
+
+
+def _entries(recorded: Recorded, fields: Collection[str] | None) -> list[dict[str, Any]]:
+    """List what an event changed; one that changed nothing is told once, without a field."""
+    event, position, recorded_at = recorded
+    by = event.by
+    of_event = {
+        "position": position,
+        "stream": event.originator_id,
+        "version": event.originator_version,
+        "kind": event.TOPIC.partition(".")[0],
+        "topic": event.TOPIC,
+        "occurred_at": event.timestamp,
+        "recorded_at": recorded_at,
+        "actor_id": by.actor_id,
+        "role": by.role,
+        "on_behalf_of": by.on_behalf_of,
+        "channel": by.channel,
+        "client": by.client,
+        "correlation_id": by.correlation_id,
+        "reason": _token(event.reason),
+        "source_address": _token(event.source_address),
+    }
+    changes = [
+        (field, _token(old), _token(new)) if personal else (field, old, new)
+        for field, old, new, personal in event.changes()
+    ] or [(None, None, None)]
+    return [
+        {**of_event, "ordinal": ordinal, "field": field, "old": old, "new": new}
+        for ordinal, (field, old, new) in enumerate(changes, start=1)
+        if fields is None or field in fields
+    ]
+
+
+def _token(value: str | None) -> Sealed | None:
+    """Mark a personal value as what it is while it is sealed."""
+    return None if value is None else Sealed(value)
+
+
+_PERSONAL: Final = ("old", "new", "reason", "source_address")

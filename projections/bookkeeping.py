@@ -106,21 +106,8 @@ async def advance(
     Done before the rows are written: whoever has lost a view finds out before doing anything, and the order of
     locks (these rows, then the tables) is that of a rebuild's swap.
     """
-    cursor = await connection.execute(
-        _advance(schema),
-        {
-            "names": [view.name for view in views],
-            "versions": [view.version for view in views],
-            "owner": owner,
-            "old": old,
-            "new": new.position,
-            "recorded_at": new.recorded_at,
-            "lease": LEASE_SECONDS,
-            "still": STILL_SECONDS,
-            "writing": WRITING_SECONDS,
-        },
-        prepare=True,
-    )
+    parameters = advancing_parameters(views, owner=owner, old=old, new=new)
+    cursor = await connection.execute(advancing(schema), parameters, prepare=True)
     advanced = {(name, version) for name, version, *_ in await cursor.fetchall()}
     return [view for view in views if (view.name, view.version) in advanced]
 
@@ -136,8 +123,24 @@ async def watched(connection: AsyncConnection[Any]) -> None:
 
 
 @cache
-def _advance(schema: str) -> str:
+def advancing(schema: str) -> str:
+    """Give the statement of `advance`; its rows begin with names and versions."""
     return SQL(_ADVANCE).format(schema=Identifier(schema)).as_string()
+
+
+def advancing_parameters(views: Sequence[View], *, owner: str, old: int, new: Mark) -> dict[str, Any]:
+    """Give the parameters of the statement of `advance`."""
+    return {
+        "names": [view.name for view in views],
+        "versions": [view.version for view in views],
+        "owner": owner,
+        "old": old,
+        "new": new.position,
+        "recorded_at": new.recorded_at,
+        "lease": LEASE_SECONDS,
+        "still": STILL_SECONDS,
+        "writing": WRITING_SECONDS,
+    }
 
 
 async def stop(workspace: Workspace, view: View, *, owner: str, at: int, position: int, topic: str, error: str) -> None:

@@ -19,6 +19,7 @@ from projections import bookkeeping
 from projections.bookkeeping import LIVE, LostOwnership
 from projections.lease import Lease, Share, divide, share
 from projections.page import Page
+from projections.together import Memory, write_together
 from storage.codec import UnreadableEvent
 from storage.ending import end
 from storage.metrics import UNREADABLE
@@ -42,6 +43,8 @@ POLL_SECONDS: Final = 0.25  # a wake-up can be lost
 # one by one, and on a busy machine commands keep the processor.
 SHORTEST_PAUSE: Final = 0.01  # seconds
 LONGEST_PAUSE: Final = 0.02  # seconds, after a few events; what is seen late is late by this at most, and by the work
+FEW_EVENTS: Final = 2  # so few are not worth waiting for more: nobody else is in a hurry then
+FEW_PAUSE: Final = 0.001  # seconds
 BUSY_PAUSE: Final = 0.15  # seconds at most, after BUSY_EVENTS or more: then there is more to do than time
 BUSY_EVENTS: Final = 300
 PRUNE_SECONDS: Final = 60.0
@@ -82,7 +85,10 @@ class Runner:
         self._shares: list[Share] | None = None
         self._unsettled_until = float("-inf")
         self._to_divide = True
-        self._discovered_at = self._pruned_at = self._rotated_at = float("-inf")
+        self._grown: set[str] = set()  # workspaces whose logs may have events that we have not looked for
+        self._standing: dict[str, dict[View, int]] = {}  # workspace → position of each view that is ours
+        self._memory = Memory()
+        self._polled_at = self._discovered_at = self._pruned_at = self._rotated_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Project until `stop` is set, then give the views up to others. Outages of the database are waited out."""
@@ -102,9 +108,10 @@ class Runner:
                         logger.exception("the views of no workspace could be projected")
                     else:
                         logger.warning("views wait for the database: %s", error)
-                    self._discovered_at = float("-inf")
+                    self._discovered_at = self._polled_at = float("-inf")
                     # Another server may go on now, to which the views' tables had not come yet: they are looked for anew.
                     self._workspaces = {}
+                    self._memory.clear()
                     busy = False
                     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                         await self._database.pool.drain()  # the server may be written to no more; another is
@@ -114,8 +121,7 @@ class Runner:
                     await asyncio.sleep(0)
                 elif busy:
                     worked = time.monotonic() - began
-                    longest = LONGEST_PAUSE if self._taken_in < BUSY_EVENTS else BUSY_PAUSE
-                    await asyncio.sleep(min(max(worked, SHORTEST_PAUSE), longest))
+                    await asyncio.sleep(_pause(worked, self._taken_in))
                 else:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
@@ -130,8 +136,9 @@ class Runner:
         self._workspaces[workspace.name] = workspace
         await bookkeeping.prepare(workspace, self._views.values())
         await self._divide([Share(workspace, list(self._views.values()))])
-        while behind := [one for one in await self._standings([workspace]) if one.position < one.head]:
-            await self._serve(workspace, behind)
+        while any(one.position < one.head for one in await self._standings([workspace])):
+            while await self._serve(workspace) is not None:
+                pass
 
     async def release(self) -> None:
         """Give up the views, so that another process takes over as soon as it looks."""
@@ -142,6 +149,7 @@ class Runner:
     async def _listen(self) -> None:
         async for names in self._database.listen():
             if names:
+                self._grown |= names
                 self._woken.set()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
@@ -165,6 +173,7 @@ class Runner:
                     for workspace in self._workspaces.values()
                 ]
             await self._divide(self._shares)
+            self._polled_at = float("-inf")
         if now - self._pruned_at >= PRUNE_SECONDS:
             await self._prune()
             self._pruned_at = now
@@ -172,24 +181,26 @@ class Runner:
             for workspace in self._workspaces.values():
                 await workspace.log.rotate_outcomes()
             self._rotated_at = now
-        standings = await self._standings(list(self._workspaces.values()))
-        await self._stop_those_ahead(standings)
-        behind = [one for one in standings if one.position < one.head]
-        if not behind:
-            return False
+        # What has been heard of is looked into at once; what has not, a wake-up having been lost, is found by a poll.
+        grown, self._grown = self._grown, set()
+        if now - self._polled_at >= POLL_SECONDS:
+            self._polled_at = now
+            standings = await self._standings(list(self._workspaces.values()))
+            await self._stop_those_ahead(standings)
+            grown |= {one.workspace.name for one in standings if one.position < one.head}
         gate = asyncio.Semaphore(WORKSPACES_AT_ONCE)
 
-        async def serve(workspace: Workspace, standings: list[Standing]) -> bool:
+        async def serve(workspace: Workspace) -> bool | None:
             async with gate:
-                return await self._serve(workspace, standings)
+                return await self._serve(workspace)
 
-        full = await asyncio.gather(
-            *(
-                serve(self._workspaces[name], list(group))
-                for name, group in groupby(behind, key=lambda one: one.workspace.name)
-            )
-        )
-        return None if any(full) else True
+        served = [self._workspaces[name] for name in grown if self._standing.get(name) and name in self._workspaces]
+        full = await asyncio.gather(*map(serve, served))
+        # Whatever came meanwhile need not be heard of first.
+        self._grown |= {workspace.name for workspace, one in zip(served, full, strict=True) if one is not None}
+        if any(full):
+            return None
+        return any(one is not None for one in full)
 
     async def _stop_those_ahead(self, standings: Sequence[Standing]) -> None:
         """Stop views that have taken in what the log does not have: both are of one server, so it was set back."""
@@ -227,7 +238,7 @@ class Runner:
             self._woken.set()
 
     async def _standings(self, workspaces: Sequence[Workspace]) -> list[Standing]:
-        """Read where our live views and the logs' ends are: one statement for many workspaces."""
+        """Read where our live views and the logs' ends are, and remember it: one statement for many workspaces."""
         found = []
         for some in _chunks(workspaces):
             by_name = {workspace.name: workspace for workspace in some}
@@ -242,26 +253,30 @@ class Runner:
                 view = self._views.get((name, version))
                 if view is not None:
                     found.append(Standing(by_name[workspace], view, position, head))
+        for workspace in workspaces:
+            self._standing[workspace.name] = {one.view: one.position for one in found if one.workspace is workspace}
         return found
 
-    async def _serve(self, workspace: Workspace, behind: Sequence[Standing]) -> bool:
-        """Take in a page for each of these views; those at one position share its reading and decoding.
+    async def _serve(self, workspace: Workspace) -> bool | None:
+        """Take in a page for each of our views that is behind; those at one position share its reading and decoding.
 
-        Tells whether a page was full.
+        Tells whether a page was full, or None where no view was behind.
         """
-        full = False
-        ordered = sorted(behind, key=lambda one: one.position)
-        for position, group in groupby(ordered, key=lambda one: one.position):
-            views = [one.view for one in group]
+        full = None
+        standing = self._standing[workspace.name]
+        ordered = sorted(standing, key=lambda view: standing[view])
+        for position, group in groupby(ordered, key=lambda view: standing[view]):
+            views = list(group)
             limit = min(self._limits.get((workspace.name, view.label), FIRST_PAGE) for view in views)
             rows = await workspace.log.page(position, limit)
             if not rows:
                 continue
             page = Page(rows)
             self._taken_in = max(self._taken_in, len(page))
-            full = full or len(page) == limit
+            full = bool(full) or len(page) == limit
             if len(page) <= TOGETHER and await self._took_in_together(workspace, views, page, position):
                 continue
+            self._memory.forget({view.shelf(workspace.schema) for view in views})
             # At the same time: the server writes for one view while another is folded here.
             outcomes = await asyncio.gather(
                 *(self._take_in(workspace, view, page, position, full=len(page) == limit) for view in views),
@@ -275,28 +290,43 @@ class Runner:
     async def _took_in_together(self, workspace: Workspace, views: Sequence[View], page: Page, position: int) -> bool:
         """Take a page into all of these views in one transaction; False when each has to be tried by itself."""
         try:
-            taken = await _write_together(workspace, views, page, owner=self.owner_id, old=position)
+            taken = await write_together(workspace, views, page, self._memory, owner=self.owner_id, old=position)
         except Exception as error:
             if is_passing(error):
                 raise
             return False
         for view in views:
-            if view not in taken:
-                logger.info("%s: %s", workspace.name, LostOwnership(view, position))
+            if view in taken:
+                self._standing[workspace.name][view] = page.ceiling.position
+            else:
+                self._lost(workspace, view, LostOwnership(view, position))
         return True
 
     async def _take_in(self, workspace: Workspace, view: View, page: Page, position: int, *, full: bool) -> None:
         started = time.perf_counter()
         try:
-            await take_in(workspace, view, page, 0, len(page), owner=self.owner_id, old=position)
+            reached = await take_in(workspace, view, page, 0, len(page), owner=self.owner_id, old=position)
         except LostOwnership as lost:
-            logger.info("%s: %s", workspace.name, lost)
+            self._lost(workspace, view, lost)
         except Exception:
             # A page that takes so long that the server ends its transaction must not come again as it was.
             self._adapt(workspace, view, full=False, seconds=time.perf_counter() - started)
             raise
         else:
+            self._standing[workspace.name][view] = reached
+            if reached != page.ceiling.position:  # it has stopped
+                del self._standing[workspace.name][view]
+                self._look_again()
             self._adapt(workspace, view, full, time.perf_counter() - started)
+
+    def _lost(self, workspace: Workspace, view: View, lost: LostOwnership) -> None:
+        del self._standing[workspace.name][view]
+        logger.info("%s: %s", workspace.name, lost)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """See in the next round what is ours and where it stands, instead of going by what we know."""
+        self._to_divide, self._polled_at = True, float("-inf")
 
     def _adapt(self, workspace: Workspace, view: View, full: bool, seconds: float) -> None:  # noqa: FBT001
         limit = self._limits.get((workspace.name, view.label), FIRST_PAGE)
@@ -359,30 +389,11 @@ async def _write(workspace: Workspace, view: View, page: Page, start: int, stop:
             await shelf.store(connection, rows, view.fold(rows, recorded))
 
 
-async def _write_together(
-    workspace: Workspace, views: Sequence[View], page: Page, *, owner: str, old: int
-) -> Sequence[View]:
-    """Commit a page to several views at once, and give those that were still ours.
-
-    A few events a page is what a live view mostly takes in, and a transaction for each view would cost more than they.
-    """
-    recorded = {view: page.recorded(view, 0, len(page)) for view in views}
-    streams = {view: page.streams(view, 0, len(page)) for view in views}
-    async with workspace.database.pool.connection() as connection, connection.transaction():
-        mark = page.mark(len(page))
-        ours = await bookkeeping.advance(connection, workspace.schema, views, owner=owner, old=old, new=mark)
-        shelves = {view: view.shelf(workspace.schema) for view in ours if recorded[view]}
-        async with connection.pipeline():
-            asked = {
-                view: await shelf.ask(connection, streams[view]) for view, shelf in shelves.items() if streams[view]
-            }
-        await bookkeeping.watched(connection)
-        before = {view: await shelves[view].rows_of(cursor) for view, cursor in asked.items()}
-        changed = {view: view.fold(before.get(view, {}), recorded[view]) for view in shelves}
-        async with connection.pipeline():
-            for view, shelf in shelves.items():
-                await shelf.save(connection, changed[view])
-    return ours
+def _pause(worked: float, events: int) -> float:
+    """Tell how long to rest after work of so many seconds on so many events."""
+    if events <= FEW_EVENTS:
+        return FEW_PAUSE
+    return min(max(worked, SHORTEST_PAUSE), LONGEST_PAUSE if events < BUSY_EVENTS else BUSY_PAUSE)
 
 
 def is_passing(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
 from psycopg.types.json import Jsonb
 from pydantic_core import to_json
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection, AsyncCursor
 
 WORTH_COPYING: Final = 50  # new rows; for fewer the further round trips of COPY cost more than they save
+
+_ALWAYS: Final = SQL("true")
 
 Row = dict[str, Any]
 """Column → value of one row of a view."""
@@ -104,8 +106,9 @@ class Shelf:
         }
         self.columns = columns
         self._sql_load = SQL(_LOAD).format(**parts).as_string()
-        self._sql_save = SQL(_SAVE_WITH_PAST if table.keeps_past else _SAVE).format(**parts).as_string()
-        self._sql_update = SQL(_SAVE).format(**parts).as_string()
+        self._parts = parts
+        self._sql_save = self.saving("rows").as_string()
+        self._sql_update = self.saving("rows", past=False).as_string()
         self._sql_copy = SQL("COPY {place} ({columns}) FROM STDIN (FORMAT BINARY)").format(**parts).as_string()
 
     async def create(self, connection: AsyncConnection[Any]) -> None:
@@ -166,7 +169,20 @@ class Shelf:
         """Insert or replace rows in one statement, keeping what they were unless `past` is false."""
         if rows:
             statement = self._sql_save if past else self._sql_update
-            await connection.execute(statement, (to_json(list(rows.values())).decode(),), prepare=True)
+            await connection.execute(f"WITH {statement} SELECT", {"rows": document(rows)}, prepare=True)
+
+    def saving(self, name: str, *, past: bool = True, only_if: Composable = _ALWAYS) -> Composed:
+        """Give the parts of a WITH that insert or replace the rows in a parameter of that name, a `document`.
+
+        Nothing is written where `only_if` does not hold. Rows are kept as they were unless `past` is false.
+        """
+        statement = _SAVING_WITH_PAST if past and self.table.keeps_past else _SAVING
+        names = {
+            "rows": Identifier(name),
+            "replaced": Identifier(f"{name}_replaced"),
+            "saved": Identifier(f"{name}_saved"),
+        }
+        return SQL(statement).format(**self._parts, **names, parameter=Placeholder(name), only_if=only_if)
 
     async def copy(self, connection: AsyncConnection[Any], rows: Iterable[Row]) -> None:
         """Add rows that are not there yet, by COPY."""
@@ -179,6 +195,11 @@ class Shelf:
                     if values[place] is not None:
                         values[place] = Jsonb(values[place], to_json)
                 await copy.write_row(values)
+
+
+def document(rows: Rows) -> str:
+    """Write rows down for a statement that saves them."""
+    return to_json(list(rows.values())).decode()
 
 
 @cache
@@ -195,19 +216,25 @@ CROSS JOIN LATERAL (SELECT {columns} FROM {place} WHERE {first} = u.value AND {l
 """
 
 # The rows travel as one JSON document: arrays of arrays (tags) do not unnest, and one parameter needs no typing.
-_SAVE = """
-INSERT INTO {place} ({columns}) SELECT {columns} FROM json_populate_recordset(NULL::{place}, %s::text::json)
-ON CONFLICT ({key}) DO UPDATE SET {changes}
+_SAVING = """
+{rows} AS MATERIALIZED (
+    SELECT * FROM json_populate_recordset(NULL::{place}, {parameter}::text::json) WHERE {only_if}
+),
+{saved} AS (
+    INSERT INTO {place} ({columns}) SELECT {columns} FROM {rows}
+    ON CONFLICT ({key}) DO UPDATE SET {changes}
+)
 """
 
 # All parts of the statement see the table as it was before, so that the copy is of the rows about to be replaced. They
 # are looked for one by one, as in _LOAD.
-_SAVE_WITH_PAST = """
-WITH n AS MATERIALIZED (SELECT * FROM json_populate_recordset(NULL::{place}, %s::text::json)),
-replaced AS (
+_SAVING_WITH_PAST = (
+    _SAVING
+    + """,
+{replaced} AS (
     INSERT INTO {past} ({columns}, until, replaced_at)
-    SELECT {old}, n.{since}, now() FROM n CROSS JOIN LATERAL (SELECT * FROM {place} t WHERE {same} OFFSET 0) t
+    SELECT {old}, n.{since}, now() FROM {rows} n
+    CROSS JOIN LATERAL (SELECT * FROM {place} t WHERE {same} OFFSET 0) t
 )
-INSERT INTO {place} ({columns}) SELECT {columns} FROM n
-ON CONFLICT ({key}) DO UPDATE SET {changes}
 """
+)

@@ -264,7 +264,9 @@ FROM {schema}.views WHERE name = %s AND version = %s FOR UPDATE
 _SWAP = """
 UPDATE {schema}.views
 SET position = %s, recorded_at = %s, kept_from = greatest(kept_from, %s), state = 'live',
-    failed_position = NULL, failed_topic = NULL, error = NULL, failed_at = NULL
+    failed_position = NULL, failed_topic = NULL, error = NULL, failed_at = NULL,
+    -- Whoever projects the view remembers rows of it and has to look again.
+    owner = NULL, leased_until = NULL
 WHERE name = %s AND version = %s
 """
 

@@ -86,7 +86,7 @@ async def test_personal_values_lie_sealed_and_read_erased_once_their_key_is_gone
     opened = next(event for event in events if event.TOPIC == "ticket.opened")
     subject: str = opened.subject  # type: ignore[attr-defined]
     async with alpha.database.pool.connection() as connection:
-        cursor = await connection.execute(f"SELECT t::text FROM {alpha.schema}.audit_trail_v1 t".encode())
+        cursor = await connection.execute(f"SELECT t::text FROM {alpha.schema}.audit_trail_v2 t".encode())
         assert not any(subject in row[0] for row in await cursor.fetchall())
     changes = AuditFilter(stream=opened.originator_id, fields=["subject"])
     assert (await all_changes(alpha, changes))[0].new == subject

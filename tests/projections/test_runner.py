@@ -7,6 +7,7 @@ import dataclasses
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from projections import bookkeeping, lease, runner
@@ -14,7 +15,9 @@ from projections.bookkeeping import FAILED, LIVE, LostOwnership, view_status
 from projections.page import Page
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner, take_in
+from projections.together import Memory, write_together
 from projections.waiting import NotReached, wait_for
+from replay.rebuild import rebuild
 from storage.append import NewEvent, Submission
 from storage.migrations import create_workspace
 from tests.projections.desk_days import DeskDays, as_recorded, record, rows_of
@@ -153,8 +156,8 @@ async def test_two_runners_share_the_work_without_doing_any_of_it_twice(
             head = await record(alpha, events[start : start + 40])
         for view in VIEWS:
             await wait_for(alpha, view, head, 20)
-    expected = {(row["position"], row["ordinal"]) for row in folded(TRAIL, as_recorded(events)).values()}
-    assert await shown(alpha, TRAIL, "position", "ordinal") == expected
+    expected = {(row["position"], row["topic"]) for row in folded(TRAIL, as_recorded(events)).values()}
+    assert await shown(alpha, TRAIL, "position", "topic") == expected
     assert await shown(alpha, QUEUE, "ticket_id", "since") == {
         (row["ticket_id"], row["since"]) for row in folded(QUEUE, as_recorded(events)).values()
     }
@@ -212,35 +215,100 @@ async def test_a_page_is_not_taken_in_twice_by_its_owner(database: Database, alp
     assert await rows_of(alpha, f"{QUEUE.label}_past") == past
 
 
-@pytest.mark.parametrize(("together", "step"), [(0, "store"), (1000, "save")])
 async def test_rows_and_checkpoint_are_committed_together(
-    database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch, together: int, step: str
+    database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that dies between the rows and the end of the transaction has done neither."""
     desk = DeskDays(4)
     head = await record(alpha, [*desk.first(), *desk.more(60)])
     one = Runner(database, [QUEUE])
     await bookkeeping.prepare(alpha, [QUEUE])
-    monkeypatch.setattr(runner, "TOGETHER", together)
+    monkeypatch.setattr(runner, "TOGETHER", 0)
     shelf = QUEUE.shelf(alpha.schema)
-    write = getattr(shelf, step)
+    store = shelf.store
 
     class Killed(BaseException):
         pass
 
     async def dying(*args: Any, **kwargs: Any) -> None:
-        await write(*args, **kwargs)
+        await store(*args, **kwargs)
         raise Killed
 
-    monkeypatch.setattr(shelf, step, dying)
+    monkeypatch.setattr(shelf, "store", dying)
     with pytest.raises(Killed):
         await one.catch_up(alpha)
     assert await rows_of(alpha, QUEUE.label) == []
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == 0
-    monkeypatch.setattr(shelf, step, write)
+    monkeypatch.setattr(shelf, "store", store)
     await one.catch_up(alpha)
     assert (await bookkeeping.reached(alpha, QUEUE))[0] == head
     assert await rows_of(alpha, f"{QUEUE.label}_past") == []
+
+
+async def test_several_views_take_in_a_page_together_or_not_at_all(database: Database, alpha: Workspace) -> None:
+    desk = DeskDays(4)
+    await Runner(database, VIEWS, "us").catch_up(alpha)
+    head = await record(alpha, [*desk.first(), *desk.more(60)])
+    page = Page(await alpha.log.page(0, head))
+    memory = Memory()
+    async with alpha.database.pool.connection() as connection:
+        await connection.execute(f"ALTER TABLE {alpha.schema}.{QUEUE.label} ADD CHECK (number < 20)".encode())
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await write_together(alpha, VIEWS, page, memory, owner="us", old=0)
+    assert {status.position for status in await view_status(alpha, VIEWS)} == {0}
+    assert await rows_of(alpha, TRAIL.label) == []
+    assert memory.held == 0
+    # One view of them is somebody else's by now: the others are written, and it is not.
+    async with alpha.database.pool.connection() as connection:
+        await connection.execute(
+            f"UPDATE {alpha.schema}.views SET owner = 'them' WHERE name = %s".encode(), (QUEUE.name,)
+        )
+    others = [view for view in VIEWS if view is not QUEUE]
+    assert await write_together(alpha, VIEWS, page, memory, owner="us", old=0) == others
+    assert {status.name: status.position for status in await view_status(alpha, VIEWS)} == {
+        view.name: 0 if view is QUEUE else head for view in VIEWS
+    }
+    assert await rows_of(alpha, QUEUE.label) == []
+    assert len(await rows_of(alpha, TRAIL.label)) == head
+
+
+async def test_rows_remembered_are_those_of_the_table_however_few_are_remembered(
+    database: Database, alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "FIRST_PAGE", 3)
+    monkeypatch.setattr(runner, "LARGEST_PAGE", 3)
+    desk = DeskDays(8)
+    events = [*desk.first(), *desk.more(150)]
+    await record(alpha, events)
+    one = Runner(database, VIEWS)
+    one._memory = Memory(most=7)
+    await one.catch_up(alpha)
+    assert 0 < one._memory.held <= 7
+    assert await shown(alpha, QUEUE, "ticket_id", "since", "status") == {
+        (row["ticket_id"], row["since"], row["status"]) for row in folded(QUEUE, as_recorded(events)).values()
+    }
+
+
+async def test_rows_that_a_rebuild_mended_are_not_taken_from_memory(database: Database, alpha: Workspace) -> None:
+    desk = DeskDays(5)
+    events = [*desk.first(), *desk.more(40)]
+    await record(alpha, events)
+    one = Runner(database, VIEWS)
+    await one.catch_up(alpha)
+    async with alpha.database.pool.connection() as connection:
+        await connection.execute(f"UPDATE {alpha.schema}.{QUEUE.label} SET category = 'spoilt'".encode())
+    await Runner(database, VIEWS, one.owner_id).release()
+    restarted = Runner(database, VIEWS)
+    await restarted.catch_up(alpha)
+    more = desk.more(20)
+    await record(alpha, more[:10])
+    await restarted.catch_up(alpha)  # remembers spoilt rows
+    await rebuild(alpha, QUEUE)
+    await record(alpha, more[10:])
+    await restarted.catch_up(alpha)
+    assert await shown(alpha, QUEUE, "ticket_id", "category") == {
+        (row["ticket_id"], row["category"]) for row in folded(QUEUE, as_recorded([*events, *more])).values()
+    }
 
 
 async def test_a_view_whose_owner_died_is_taken_over_when_the_lease_runs_out(
