@@ -10,6 +10,8 @@ from starlette.responses import Response
 from api.access import GuardedRoute
 from api.command_routes import problem_response
 from api.problems import DATABASE_UNAVAILABLE, SOON, Problem
+from projections.bookkeeping import stopped_views
+from projections.registry import VIEWS
 from storage.migrations import pending
 
 router = APIRouter(route_class=GuardedRoute, tags=["about"])
@@ -29,8 +31,15 @@ async def live() -> Response:
     responses={503: problem_response("The database does not answer, or its schema is not up to date")},
 )
 async def ready(request: Request) -> Response:
-    """Answer when the database does and its schema is up to date."""
+    """Answer when the database does and its schema is up to date; views that have stopped at an event are named.
+
+    They do not make the process unready: all processes read the same views, and commands and all other views go on.
+    """
     waiting = await pending(request.app.state.database)
     if waiting:
         raise Problem(DATABASE_UNAVAILABLE, "The schema is not up to date.", headers=SOON, pending=waiting)
-    return Response(to_json({"status": "ready"}), media_type="application/json")
+    stopped = [
+        {"view": view, "position": position, "failed_at": failed_at}
+        for view, position, failed_at in await stopped_views(request.app.state.database, VIEWS)
+    ]
+    return Response(to_json({"status": "ready", "stopped_views": stopped}), media_type="application/json")

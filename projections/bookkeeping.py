@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from projections.view import View
-    from storage.database import Workspace
+    from storage.database import Database, Workspace
 
 LEASE_SECONDS: Final = 1.2  # how long the views of a process that was killed are kept for it
 STILL_SECONDS: Final = 4  # how long a process may stand still in the middle of writing before the server ends that
@@ -235,6 +235,26 @@ async def view_status(workspace: Workspace, views: Sequence[View]) -> list[ViewS
     return found
 
 
+async def stopped_views(database: Database, views: Sequence[View]) -> list[tuple[str, int, datetime]]:
+    """Give name, position and time of each of these views that has stopped at an event, in whichever workspace."""
+    ours = {(view.name, view.version) for view in views}
+    schemas = [workspace.schema for workspace in await database.workspaces()]
+    async with database.pool.connection() as connection:
+        # A workspace that no runner has seen yet has none.
+        cursor = await connection.execute(
+            "SELECT s.name FROM unnest(%s::text[]) s (name) WHERE to_regclass(quote_ident(s.name) || '.views') IS NOT NULL",
+            (schemas,),
+        )
+        prepared = [name for (name,) in await cursor.fetchall()]
+        if not prepared:
+            return []
+        parts = SQL(" UNION ALL ").join(SQL(_STOPPED).format(schema=Identifier(schema)) for schema in prepared)
+        cursor = await connection.execute(parts, {"failed": FAILED})
+        return [
+            (name, position, at) for name, version, position, at in await cursor.fetchall() if (name, version) in ours
+        ]
+
+
 async def _one(cursor: psycopg.AsyncCursor[Any]) -> tuple[Any, ...]:
     row = await cursor.fetchone()
     if row is None:
@@ -301,6 +321,8 @@ WITH gone AS (DELETE FROM {past} WHERE replaced_at < now() - %s * interval '1 se
 UPDATE {schema}.views SET kept_from = greatest(kept_from, (SELECT max(until) FROM gone))
 WHERE name = %s AND version = %s AND EXISTS (SELECT FROM gone)
 """
+
+_STOPPED = "SELECT name, version, failed_position, failed_at FROM {schema}.views WHERE state = %(failed)s"
 
 # Positions are dense, so that the oldest event not taken in is the one after the checkpoint.
 _STATUS = """

@@ -5,28 +5,22 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from api.cli import new_view
 from api.cli.progress import progress_of
 from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_of, work
+from api.cli.view_standing import Standing, show, watch
 from api.problems import sentence
 from projections import bookkeeping
-from projections.bookkeeping import view_status
-from projections.registry import BY_NAME, VIEWS
-from projections.skipping import skip, skips
+from projections.registry import BY_NAME
+from projections.skipping import skip
 from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
-
-    from projections.bookkeeping import ViewStatus
-    from projections.skipping import Skip
     from projections.view import View
 
 views = typer.Typer(help="The views: how far each has come, and what stopped it.")
@@ -51,47 +45,23 @@ def view_named(name: str) -> View:
 
 
 @views.callback(invoke_without_command=True)
-def list_views(context: typer.Context) -> None:
+def list_views(
+    context: typer.Context,
+    *,
+    watching: Annotated[bool, typer.Option("--watch", help="Show them again each second, until Ctrl-C.")] = False,
+) -> None:
     """List the views: version, position, lag and state of each."""
     if context.invoked_subcommand is not None:
         return
 
-    async def look() -> tuple[list[ViewStatus], list[Skip]]:
+    async def look() -> None:
         async with surroundings_of(context).workspace() as workspace:
-            return await view_status(workspace, VIEWS), await skips(workspace)
+            if watching:
+                await watch(workspace)
+            show(await Standing.of(workspace))
 
-    found, passed_over = work(look())
-    console = Console(soft_wrap=True)
-    console.print(_table(found))
-    for line in _remarks(found, passed_over):
-        console.print(line, markup=False)
-
-
-def _table(found: Sequence[ViewStatus]) -> Table:
-    table = Table("view", "version", "position", "behind", "lag", "state", box=None, pad_edge=False)
-    for view in found:
-        lag = f"{view.lag_seconds:.1f} s" if view.lag_events else "-"
-        table.add_row(view.name, str(view.version), f"{view.position:,}", f"{view.lag_events:,}", lag, view.state)
-    return table
-
-
-def _remarks(found: Sequence[ViewStatus], passed_over: Sequence[Skip]) -> Iterator[str]:
-    """Say what stopped views, and what they were told to pass over."""
-    for view in found:
-        if view.failure is not None:
-            yield (
-                f"{view.name} stopped at event {view.failure.position} ({view.failure.topic}),"
-                f" {_minute(view.failure.failed_at)}: {view.failure.error}"
-            )
-    for one in passed_over:
-        yield (
-            f"{one.view} v{one.version} passes over event {one.position} ({one.topic}), told so by {one.skipped_by},"
-            f" {_minute(one.skipped_at)}: {one.reason} It had said: {one.error}"
-        )
-
-
-def _minute(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M}"
+    with suppress(KeyboardInterrupt) if watching else nullcontext():
+        work(look())
 
 
 @views.command("retry")
