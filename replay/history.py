@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from domain.agent import AgentCreated, AgentRenamed
+from domain.customer_events import ContactChanged, Registered
 from domain.event import ERASED, SYSTEM_ACTOR, Change
+from domain.team import TeamCreated, TeamRenamed
 from domain.ticket_events import (
     CustomerMessageReceived,
     EventCorrected,
@@ -30,8 +34,10 @@ if TYPE_CHECKING:
     from storage.database import Workspace
 
 KINDS = ("ticket", "customer", "agent", "team")
-NAMED_KINDS = ("agent", "customer", "team")
-"""Streams whose events carry a `name` that stands for their id."""
+NAMING = tuple(
+    event.TOPIC for event in (AgentCreated, AgentRenamed, ContactChanged, Registered, TeamCreated, TeamRenamed)
+)
+"""Topics of events that carry the `name` that stands for their stream's id from then on."""
 NAMED_FIELDS = tuple(
     f"{before}{who}_id" for before in ("", "previous_") for who in ("agent", "team", "requester", "author", "cc")
 )
@@ -165,7 +171,10 @@ async def history(
         UNREADABLE.labels(workspace.name, error.reason).inc()
     names = await _names(workspace, events)
     entries = [entry_of(event, names) for event in events]
-    corrections = [entry.corrects for entry in entries if entry.corrects is not None]
+    corrections = defaultdict(list)
+    for entry in entries:
+        if entry.corrects is not None:
+            corrections[entry.corrects.corrected_version].append(entry.corrects)
     return History(
         kind=found,
         stream=stream,
@@ -173,7 +182,7 @@ async def history(
         version=rows[-1].version,
         position=rows[-1].position,
         entries=tuple(
-            replace(entry, corrections=tuple(c for c in corrections if c.corrected_version == entry.version))
+            replace(entry, corrections=tuple(corrections[entry.version])) if entry.version in corrections else entry
             for entry in entries
         ),
         names=names,
@@ -192,26 +201,23 @@ async def _names(workspace: Workspace, events: Sequence[Recorded]) -> dict[str, 
 
     A name that cannot be read is left out: another stream's damage must not hide this one's history.
     """
+    rows = await workspace.log.last_of(list(mentioned_in(events) - {SYSTEM_ACTOR}), NAMING)
+    await workspace.keyring.load(rows)
     names = dict(SYSTEM_NAME)
-    for one in mentioned_in(events) - {SYSTEM_ACTOR}:
-        rows = [row for row in await workspace.log.stream(one) if row.topic.partition(".")[0] in NAMED_KINDS]
-        await workspace.keyring.load(rows)
+    for row in rows:
         with suppress(UnreadableEvent):
-            for row in rows:
-                name = getattr(decode(row, workspace.keyring).event, "name", None)
-                if name is not None:
-                    names[str(one)] = str(name)
+            names[str(row.stream)] = str(decode(row, workspace.keyring).event.name)
     return names
 
 
 def mentioned_in(events: Sequence[Recorded]) -> set[UUID]:
     """Give the ids of people and teams in events, and of the streams that these are of."""
-    found: set[UUID] = set()
+    found: set[Any] = set()
     for event, _, _ in events:
-        by = event.by
-        ids = {event.originator_id, by.actor_id, by.on_behalf_of, *getattr(event, "team_ids", ())}
-        ids.update(getattr(event, field, None) for field in NAMED_FIELDS)
-        found.update(one for one in ids if isinstance(one, UUID))
+        values, by = event.__dict__, event.by
+        found.update((event.originator_id, by.actor_id, by.on_behalf_of), values.get("team_ids", ()))
+        found.update(values[name] for name in NAMED_FIELDS if name in values)
+    found.discard(None)
     return found
 
 

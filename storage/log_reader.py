@@ -65,6 +65,7 @@ class LogReader:
         name = Identifier(schema)
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_parts = SQL(_PARTS).format(schema=name).as_string()
+        self._sql_last_of = SQL(_LAST_OF).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
         self._sql_places = SQL(_PLACES).format(schema=name).as_string()
@@ -92,6 +93,10 @@ class LogReader:
         streams, versions, positions = zip(*wanted, strict=True)
         parameters = {"streams": [*streams], "after": [*versions], "upto": [*positions], "most": most, "bare": [*bare]}
         return await self._rows(self._sql_parts, parameters)
+
+    async def last_of(self, streams: Sequence[UUID], topics: Sequence[str]) -> list[StoredRow]:
+        """Give the last event of any of these topics in each of the streams that have one."""
+        return await self._rows(self._sql_last_of, (list(streams), list(topics)))
 
     async def page(
         self, after: int, limit: int, *, upto: int | None = None, topics: Sequence[str] | None = None
@@ -193,6 +198,15 @@ CROSS JOIN LATERAL (
     WHERE originator_id = u.id AND originator_version > u.after AND notification_id <= u.upto
     ORDER BY originator_version LIMIT %(most)s
 ) e
+"""
+
+# By the unique index, backwards, for each stream: people and teams have few events after the one that names them.
+_LAST_OF = f"""
+SELECT {_COLUMNS} FROM unnest(%s::uuid[]) u (id)
+CROSS JOIN LATERAL (
+    SELECT {_COLUMNS} FROM {{schema}}.events
+    WHERE originator_id = u.id AND topic = ANY(%s) ORDER BY originator_version DESC LIMIT 1
+) x
 """
 
 # By the primary key; positions are dense, so that a page of n is n steps of the index.

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from domain.customer_events import Tier
 from domain.event import ERASED, SYSTEM_ACTOR, Change, Channel, Role
 from domain.status import Status
 from replay.history import history
@@ -108,6 +109,30 @@ async def test_customers_agents_and_teams_have_histories_too(alpha: Workspace) -
     assert told.number is None
     assert (await history(alpha, cast.wang.id)).kind == "customer"
     assert (await history(alpha, cast.network.id)).kind == "team"
+
+
+async def test_people_and_teams_are_called_by_the_names_they_have_now(alpha: Workspace) -> None:
+    cast = await Cast().recorded(alpha)
+    ticket = cast.lived()
+    await append(alpha, ticket)
+    desk = act(SYSTEM_ACTOR, 60, role=Role.SYSTEM)
+    cast.ann.rename(name="Ann Li", act=desk)
+    cast.ann.join_team(team=cast.network, act=desk)
+    cast.wang.change_contact(name="王大明", act=desk)
+    cast.wang.change_tier(tier=Tier.GOLD, act=desk)
+    cast.network.rename(name="Networks", act=desk)
+    await append(alpha, cast.ann, cast.wang, cast.network)
+
+    told = await history(alpha, ticket.id)
+
+    assert told.names == {
+        str(SYSTEM_ACTOR): "Ledgerdesk",
+        str(cast.ann.id): "Ann Li",
+        str(cast.wang.id): "王大明",
+        str(cast.network.id): "Networks",
+        str(cast.first_line.id): "First line",
+    }
+    assert told.entries[0].actor.name == "王大明"
 
 
 async def test_nothing_is_told_of_what_does_not_exist_is_of_another_kind_or_of_another_workspace(

@@ -156,6 +156,7 @@ ASKS: Final[dict[str, tuple[Callable[[Process], Awaitable[object]], set[str]]]] 
     "append": (append, {"events_pkey", STREAM_VERSION, "claims_pkey", *OUTCOMES}),
     "stream": (lambda p: p.workspace.log.stream(id_of(11)), {STREAM_VERSION}),
     "part of a stream": (lambda p: p.workspace.log.stream(id_of(11), after=2, upto=4, limit=1), {STREAM_VERSION}),
+    "last of": (lambda p: p.workspace.log.last_of([id_of(11), id_of(12)], ["thing.happened"]), {STREAM_VERSION}),
     "page": (lambda p: p.workspace.log.page(200, 50), {"events_pkey"}),
     "page up to": (lambda p: p.workspace.log.page(200, 50, upto=220), {"events_pkey"}),
     "row": (lambda p: p.workspace.log.row(40), {"events_pkey"}),
