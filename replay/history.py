@@ -6,7 +6,6 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from domain.agent import AgentCreated, AgentRenamed
 from domain.customer_events import ContactChanged, Registered
@@ -29,6 +28,7 @@ from storage.releases import told_in_full
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from storage.codec import Recorded
     from storage.database import Workspace
