@@ -11,7 +11,8 @@ from psycopg.sql import SQL, Identifier
 
 from domain import ticket_events as happened
 from domain.status import Status
-from projections.listing import Where, summarise
+from projections.listing import summarise
+from projections.selection import Where
 from projections.table import Column, Rows, Table
 from projections.view import Draft, View, events_of
 

@@ -15,7 +15,8 @@ from uuid import UUID  # noqa: TC003 - part of the public row
 from psycopg.sql import Identifier
 
 from domain.event import Event, Sealed
-from projections.listing import NOT_A_CURSOR, Cursor, CursorInvalid, Listing, Sort, Where, list_rows
+from projections.listing import NOT_A_CURSOR, Cursor, CursorInvalid, Listing, list_rows
+from projections.selection import Sort, Where
 from projections.table import Column, Row, Rows, Table
 from projections.view import View, events_of
 from storage.codec import decode

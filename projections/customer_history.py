@@ -14,7 +14,8 @@ from uuid import UUID  # noqa: TC003 - part of the public row
 
 from domain import ticket_events as happened
 from domain.customer_events import CustomerEvent
-from projections.listing import Listing, Sort, Where, list_rows
+from projections.listing import Listing, list_rows
+from projections.selection import Sort, Where
 from projections.table import Column, Rows, Table
 from projections.view import View, topics_of
 from storage.codec import BrokenStream, UnreadableEvent, decode

@@ -10,7 +10,8 @@ from domain import agent as agents
 from domain import customer_events as customers
 from domain import team as teams
 from projections.bookkeeping import ViewsNotReady
-from projections.listing import Listing, Sort, Where, list_rows
+from projections.listing import Listing, list_rows
+from projections.selection import Sort, Where
 from projections.table import Column, Row, Rows, Table
 from projections.view import Draft, View, topics_of
 

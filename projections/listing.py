@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier
 from pydantic_core import from_json, to_json
 
 from projections.bookkeeping import ViewsNotReady
+from projections.selection import SHAPES_HELD, Sort, Where
 from projections.view import ViewError
 
 if TYPE_CHECKING:
@@ -63,64 +63,6 @@ class Summary(NamedTuple):
     rows: list[tuple[Any, ...]]
     position: int
     recorded_at: datetime | None
-
-
-@dataclass(frozen=True)
-class Sort:
-    """An order of rows; the last column makes it total. All columns go the same way, so that a row comparison pages.
-
-    `none_last` is a column of instants that may be None, of which None counts as later than all; indexes for the order
-    have `coalesce(column, 'infinity')` in its place. No other column may be None.
-    """
-
-    columns: tuple[str, ...]
-    descending: bool = False
-    none_last: str | None = None
-
-    def by(self, table: str = "") -> Composed:
-        """Give what comes after ORDER BY for the rows of a table."""
-        direction = SQL(" DESC") if self.descending else SQL("")
-        place = [table] if table else []
-        return SQL(", ").join(
-            self.comparable(column, Identifier(*place, column)) + direction for column in self.columns
-        )
-
-    def after(self, view: View) -> Composed:
-        """Require rows after the one whose values of the columns are the parameters `last_0`, `last_1` and so on."""
-        types = {column.name: column.type for column in view.table.columns}
-        columns = SQL(", ").join(self.comparable(column, Identifier(column)) for column in self.columns)
-        values = SQL(", ").join(
-            self.comparable(column, SQL(f"%(last_{place})s::{types[column]}"))
-            for place, column in enumerate(self.columns)
-        )
-        return SQL("({}) {} ({})").format(columns, SQL("<" if self.descending else ">"), values)
-
-    def comparable(self, column: str, value: Composable) -> Composable:
-        """Give a value of a column such that it can be compared with any other."""
-        return SQL("coalesce({}, 'infinity')").format(value) if column == self.none_last else value
-
-
-@dataclass
-class Where:
-    """Conditions on rows, each with its parameters; lists and counts are given the same."""
-
-    conditions: list[Composable] = field(default_factory=list)
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, condition: str, **parameters: Any) -> None:
-        """Require a condition, given as SQL with named placeholders."""
-        self.conditions.append(SQL(condition))
-        self.parameters.update(parameters)
-
-    def sql(self, *more: Composable) -> Composed:
-        """Give everything required."""
-        return SQL(" AND ").join([*self.conditions, *more, SQL("true")])
-
-    def digest(self, name: str) -> str:
-        """Give a short hash by which a cursor knows its filters and sort again."""
-        text = to_json([name, sorted(self.parameters.items())], fallback=str)
-        conditions = sorted(condition.as_string() for condition in self.conditions)
-        return hashlib.sha256(text + to_json(conditions)).hexdigest()[:16]
 
 
 class Cursor(NamedTuple):
@@ -228,35 +170,24 @@ async def list_rows(
     limit: int,
     cursor: str | None,
     now: datetime | None = None,
+    columns: tuple[str, ...] | None = None,
 ) -> Listing[Row]:
     """Give a page of rows; a cursor continues a list at the position, and the instant `now`, it was begun at.
 
-    Raises CursorInvalid, CursorExpired, ViewsNotReady.
+    `columns`, all if unsaid, have those of the sort among them. Raises CursorInvalid, CursorExpired, ViewsNotReady.
     """
     digest = where.digest(name)
     start = Cursor.read(cursor, view, digest, sort) if cursor is not None else None
     if start is not None and not await workspace.log.epochs.hold(start.position, start.epoch):
         raise CursorExpired("the log has lost what the list was begun on; begin it again")  # noqa: EM101, TRY003
     epoch = await workspace.log.epoch()
-    shelf = view.shelf(workspace.schema)
-    order = sort.by()
     now = now if start is None else start.now
-    parameters = {**where.parameters, "limit": limit + 1, "now": now}
-    if start is None:
-        source = SQL("SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %(limit)s").format(
-            shelf.columns, shelf.place, where.sql(), order
-        )
-    else:
+    parameters = {**where.parameters, "now": now}
+    if start is not None:
         parameters |= {"position": start.position} | {f"last_{i}": value for i, value in enumerate(start.last)}
-        after = sort.after(view)
-        source = _pinned(
-            shelf,
-            lambda table, pin: SQL("(SELECT {} FROM {} WHERE {} ORDER BY {} LIMIT %(limit)s)").format(
-                shelf.columns, table, where.sql(after, pin), order
-            ),
-        )
-        source = SQL("SELECT * FROM ({}) u ORDER BY {} LIMIT %(limit)s").format(source, order)
-    rows = await _with_position(workspace, view, source, parameters, order=sort.by("r"))
+    names = view.table.names if columns is None else columns
+    source = where.select(view, workspace.schema, names, sort, limit + 1, pinned=start is not None)
+    rows = await _with_position(workspace, view, source, parameters)
     position, recorded_at, kept_from = rows[0][:3]
     if start is not None:
         if start.position > position:
@@ -264,7 +195,6 @@ async def list_rows(
         if start.position < kept_from:
             raise CursorExpired("the list was begun too long ago; begin it again")  # noqa: EM101, TRY003
         position = start.position
-    names = view.table.names
     items = [dict(zip(names, row[4:], strict=True)) for row in rows if row[3]]
     further = None
     if len(items) > limit:
@@ -295,7 +225,7 @@ async def count_rows(
             shelf, lambda table, pin: SQL("SELECT {} AS value FROM {} WHERE {}").format(by, table, where.sql(pin))
         )
     source = SQL("SELECT value, count(*) AS number FROM ({}) u GROUP BY value").format(values)
-    rows = await _with_position(workspace, view, source, {**where.parameters, "position": at, "now": now})
+    rows = await _with_position(workspace, view, source.as_string(), {**where.parameters, "position": at, "now": now})
     position, recorded_at, kept_from = rows[0][:3]
     if at is not None and not kept_from <= at <= position:
         raise CursorExpired("the counts of that position are not kept any more")  # noqa: EM101, TRY003
@@ -313,7 +243,7 @@ async def summarise(
     shelf = view.shelf(workspace.schema)
     known = {"place": shelf.place, "columns": shelf.columns, "where": where.sql()}
     source = SQL(select).format(**{**known, **(names or {})})
-    rows = await _with_position(workspace, view, source, where.parameters)
+    rows = await _with_position(workspace, view, source.as_string(), where.parameters)
     return Summary([row[4:] for row in rows if row[3]], rows[0][0], rows[0][1])
 
 
@@ -321,7 +251,7 @@ async def find_row(workspace: Workspace, view: View, where: Where) -> tuple[Row 
     """Give the first row that fits, or None, with the position it is true of. Raises ViewsNotReady."""
     shelf = view.shelf(workspace.schema)
     source = SQL("SELECT {} FROM {} WHERE {} LIMIT 1").format(shelf.columns, shelf.place, where.sql())
-    row = (await _with_position(workspace, view, source, where.parameters))[0]
+    row = (await _with_position(workspace, view, source.as_string(), where.parameters))[0]
     return (dict(zip(view.table.names, row[4:], strict=True)) if row[3] else None), row[0]
 
 
@@ -335,17 +265,16 @@ def _pinned(shelf: Shelf, select: Callable[[Identifier, Composable], Composed]) 
 
 
 async def _with_position(
-    workspace: Workspace, view: View, source: Composed, parameters: dict[str, Any], *, order: Composed | None = None
+    workspace: Workspace, view: View, source: str, parameters: dict[str, Any]
 ) -> list[tuple[Any, ...]]:
-    """Run a query in one statement, and so one snapshot, with the view's checkpoint: position, time, kept_from, found."""
-    statement = SQL(_WITH_POSITION).format(schema=Identifier(workspace.schema), source=source)
-    if order is not None:
-        statement += SQL(" ORDER BY {}").format(order)
+    """Run a query in one statement, and so one snapshot, with the view's checkpoint: position, time, kept_from, found.
+
+    The rows come in the query's order.
+    """
+    parameters = {**parameters, "view_name": view.name, "view_version": view.version}
     try:
         async with workspace.database.pool.connection() as connection:
-            cursor = await connection.execute(
-                statement, {**parameters, "view_name": view.name, "view_version": view.version}, binary=True
-            )
+            cursor = await connection.execute(_positioned(workspace.schema, source), parameters, binary=True)
             rows = await cursor.fetchall()
     except psycopg.errors.UndefinedTable:
         rows = []
@@ -354,7 +283,13 @@ async def _with_position(
     return rows
 
 
-# One row at least, so that an empty list has its position too.
+@lru_cache(maxsize=SHAPES_HELD)
+def _positioned(schema: str, source: str) -> bytes:
+    return _WITH_POSITION.format(schema=Identifier(schema).as_string(), source=source).encode()
+
+
+# One row at least, so that an empty list has its position too. The one row of the bookkeeping is joined with those of
+# the query as they come, so that they need not be sorted again.
 _WITH_POSITION = """
 SELECT v.position, v.recorded_at, v.kept_from, r.*
 FROM {schema}.views v LEFT JOIN LATERAL (SELECT true AS found, s.* FROM ({source}) s) r ON true

@@ -14,7 +14,8 @@ from domain import ticket_events as happened
 from domain.priority import Priority
 from domain.sla import Clock, ClockState, Metric
 from domain.ticket_clocks import METRICS, Promise
-from projections.listing import Counts, Listing, Sort, Where, count_rows, list_rows
+from projections.listing import Counts, Listing, count_rows, list_rows
+from projections.selection import Sort, Where
 from projections.table import Column, Row, Rows, Table
 from projections.view import Draft, View, events_of
 

@@ -24,7 +24,7 @@ from storage.codec import encode
 from storage.keyring import SALT_BYTES
 from tests.benchmarks.ground import say
 from tests.benchmarks.lives import SUBJECTS
-from tests.benchmarks.seed import STARTED_AT
+from tests.benchmarks.seeded_course import STARTED_AT
 
 if TYPE_CHECKING:
     from domain.event import Aggregate
@@ -92,9 +92,7 @@ async def _people(workspace: Workspace, chance: random.Random, customers: int) -
 
     act = Act(STARTED_AT, Provenance(actor_id=SYSTEM_ACTOR, role=Role.SYSTEM, channel=Channel.SYSTEM))
     teams = [Team.create(team_id=one(), name=f"Team {n}", act=act) for n in range(TEAMS)]
-    agents = [
-        Agent.create(agent_id=one(), name=f"Agent {n}", teams=[teams[n % TEAMS]], act=act) for n in range(AGENTS)
-    ]
+    agents = [Agent.create(agent_id=one(), name=f"Agent {n}", teams=[teams[n % TEAMS]], act=act) for n in range(AGENTS)]
     registered = [Customer.register(customer_id=one(), name=f"客户 {n}", act=act) for n in range(customers)]
     everybody: list[Aggregate] = [*teams, *agents, *registered]
     await workspace.keyring.ensure([one.id for one in everybody])

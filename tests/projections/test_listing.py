@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from projections import bookkeeping
+from domain.status import Status
+from projections import bookkeeping, selection
 from projections.bookkeeping import ViewsNotReady
 from projections.listing import CursorExpired, CursorInvalid
 from projections.registry import BY_NAME, VIEWS
@@ -86,7 +87,11 @@ def fits(ticket: Ticket, tickets: QueueFilter) -> bool:
     )
 
 
-async def test_filters_choose_what_they_say_and_counts_equal_the_lists(alpha: Workspace, beta: Workspace) -> None:
+@pytest.mark.parametrize("most", [selection.MOST_BRANCHES, 2], ids=["merged", "sorted"])
+async def test_filters_choose_what_they_say_and_counts_equal_the_lists(
+    alpha: Workspace, beta: Workspace, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(selection, "MOST_BRANCHES", most)
     desk = await desk_in(alpha, 2)
     await desk_in(beta, 3, tickets=4, steps=30)
     chance = random.Random(5)  # noqa: S311 - repeatable filters
@@ -97,9 +102,9 @@ async def test_filters_choose_what_they_say_and_counts_equal_the_lists(alpha: Wo
     seen = 0
     for _ in range(60):
         tickets = QueueFilter(
-            teams=maybe([[desk.teams[0].id], [team.id for team in desk.teams]]),
+            teams=maybe([[desk.teams[0].id] * 2, [team.id for team in desk.teams]]),
             agent=maybe(["unassigned", *(agent.id for agent in desk.agents)]),
-            statuses=maybe([["open"], ["new", "open", "pending"], ["closed", "solved"], []]),
+            statuses=maybe([["open", "open"], ["new", "open", "pending"], ["closed", "solved"], [], list(Status)]),
             priorities=maybe([["urgent"], ["low", "normal"]]),
             types=maybe([["incident"], ["question", "task", "problem"]]),
             tags=maybe([["vip"], ["会议室"], ["vip", "laptop"]]),
@@ -108,8 +113,11 @@ async def test_filters_choose_what_they_say_and_counts_equal_the_lists(alpha: Wo
             category=maybe(["hardware", "network"]),
         )
         wanted = {ticket.id: ticket for ticket in desk.tickets if fits(ticket, tickets)}
-        found, _ = await every_page(alpha, tickets)
+        sort = chance.choice(list(SORTS))
+        found, _ = await every_page(alpha, tickets, sort=sort)
+        assert [one.ticket_id for one in found] == [one.ticket_id for one in sorted(found, key=ORDERS[sort])]
         assert {one.ticket_id for one in found} == set(wanted)
+        assert len(found) == len(wanted)
         seen += len(found)
         for by, name in (("status", "status"), ("team", "team_id"), ("agent", "agent_id"), ("priority", "priority")):
             counts = await count_tickets(alpha, tickets, by=by)  # type: ignore[arg-type]

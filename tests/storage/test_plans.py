@@ -167,7 +167,7 @@ ASKS: Final[dict[str, tuple[Callable[[Process], Awaitable[object]], set[str]]]] 
     "checkpoint": (lambda p: reached(p.workspace, ticket_queue.VIEW), set()),
     "queue of an agent": (queue(agent=id_of(3)), {"ticket_queue_v2_agent_id_status_updated_at_number_idx"}),
     "queue of a team": (queue(teams=[id_of(3)]), {"ticket_queue_v2_team_id_status_updated_at_number_idx"}),
-    "tickets of a customer": (queue(customer=id_of(3)), {"ticket_queue_v2_requester_id_updated_at_idx"}),
+    "tickets of a customer": (queue(customer=id_of(3)), {"ticket_queue_v2_requester_id_updated_at_number_idx"}),
     "ticket": (lambda p: find_ticket(p.workspace, id_of(11)), {"ticket_queue_v2_pkey"}),
     **{f"load {view.name}": (load(view), {f"{view.label}_pkey"}) for view in VIEWS},
     **{f"save {view.name}": (save(view), {f"{view.label}_pkey"}) for view in VIEWS},
