@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from projections.listing import Sort, Where
     from projections.past import Past
+    from projections.selection import Sort, Where
     from projections.table import Row, Rows
     from projections.view import View
     from storage.database import Workspace

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID  # noqa: TC003 - part of the public row
 
 from domain import ticket_events as happened
-from projections.listing import Listing, Sort, Where, list_rows
+from projections.listing import Listing, list_rows
+from projections.selection import Sort, Where
 from projections.table import Column, Rows, Table
 from projections.view import Draft, View, events_of
 
