@@ -9,18 +9,28 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import psycopg
+import pytest
 import uvloop
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as some
+from psycopg.sql import SQL, Identifier
 
+from domain.event import ERASED
 from projections import queue_history, ticket_queue
+from projections.bookkeeping import prepare
+from projections.listing import CursorExpired, CursorInvalid
+from projections.past import LONGEST
 from projections.runner import Runner
-from projections.ticket_queue import EVERY_TICKET, SORTS, QueueEntry, QueueFilter
+from projections.ticket_queue import EVERY_TICKET, SORTS, QueueEntry, QueueFilter, list_tickets
+from projections.waiting import NotReached
+from replay.as_of import NoSuchMoment
 from replay.queue_as_of import MomentAsked, count_tickets_at, list_tickets_at, resolve
+from replay.rebuild import rebuild
 from storage.codec import Recorded
 from storage.database import Database, Workspace
-from tests.projections.desk_days import DeskDays, record
+from tests.projections.desk_days import DeskDays, record, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -255,3 +265,148 @@ async def agrees(
         counts = await count_tickets_at(workspace, asked, tickets, by=by)  # type: ignore[arg-type]
         assert counts.counts == Counter(getattr(one, name) for one in wanted)
         assert counts.moment.position == position
+
+
+async def begun(workspace: Workspace, seed: int, *, tickets: int = 12, steps: int = 200) -> tuple[Told, DeskDays]:
+    """Give a workspace in which something has happened."""
+    told, desk = Told(), DeskDays(seed, tickets=tickets)
+    await tell(workspace, told, [*desk.first(), *desk.more(steps)])
+    return told, desk
+
+
+@pytest.mark.parametrize("sort", SORTS)
+async def test_a_list_of_a_moment_gives_each_ticket_once_while_everything_changes(alpha: Workspace, sort: str) -> None:
+    told, desk = await begun(alpha, 5)
+    position = len(told.recorded) * 2 // 3
+    times = sorted(one.event.timestamp for one in told.recorded)
+    for asked in (MomentAsked(position), MomentAsked(None, times[len(times) // 2])):
+        page = await list_tickets_at(alpha, asked, sort=sort, limit=2)
+        moment, found = page.moment, list(page.items)
+        wanted = sorted(told.entries(moment.position, moment.occurred_at), key=ORDERS[sort])
+        while page.cursor is not None:
+            await tell(alpha, told, desk.more(10))
+            # The moment may be said again or left to the cursor.
+            again = asked if len(found) % 4 else None
+            page = await list_tickets_at(alpha, again, sort=sort, limit=2, cursor=page.cursor)
+            assert page.moment[:3] == moment[:3]
+            found += page.items
+        assert found == wanted
+
+
+async def test_a_moment_is_the_same_after_the_view_was_built_again(alpha: Workspace) -> None:
+    told, desk = await begun(alpha, 6, tickets=2)
+    assert await sealed(alpha) > 0
+    position = len(told.recorded) // 2
+    before = await every_page(alpha, MomentAsked(position))
+    first = await list_tickets_at(alpha, MomentAsked(position), limit=1)
+    await tell(alpha, told, desk.more(30))
+    rows = await rows_of(alpha, queue_history.VIEW.label)
+    report = await rebuild(alpha, queue_history.VIEW)
+    assert report.position == len(told.recorded)
+    assert await rows_of(alpha, queue_history.VIEW.label) == rows
+    assert await every_page(alpha, MomentAsked(position)) == before
+    assert (await list_tickets_at(alpha, None, limit=9, cursor=first.cursor)).items == before[1:]
+
+
+async def test_before_the_first_event_there_is_nothing_and_beyond_the_last_no_moment(alpha: Workspace) -> None:
+    await prepare(alpha, VIEWS)
+    empty = await list_tickets_at(alpha, MomentAsked(datetime.now(UTC)))
+    assert (empty.items, empty.moment.position, empty.moment.provisional) == ([], 0, True)
+    told, _ = await begun(alpha, 7, steps=30)
+    first = told.recorded[0].recorded_at
+    for asked in (
+        MomentAsked(0),
+        MomentAsked(first - timedelta(microseconds=1)),
+        MomentAsked(None, datetime(1, 1, 1, tzinfo=UTC)),
+    ):
+        page = await list_tickets_at(alpha, asked)
+        assert (page.items, page.cursor) == ([], None)
+        assert (await count_tickets_at(alpha, asked)).counts == {}
+        assert page.moment.position == (0 if asked.occurred_at is None else len(told.recorded))
+    with pytest.raises(NoSuchMoment, match="positions 1 to"):
+        await list_tickets_at(alpha, MomentAsked(len(told.recorded) + 1))
+    with pytest.raises(NoSuchMoment):
+        await count_tickets_at(alpha, MomentAsked(-1))
+    with pytest.raises(ValueError, match="zone"):
+        await resolve(alpha, MomentAsked(datetime(2026, 1, 1)))  # noqa: DTZ001 - that is what is wrong with it
+
+
+async def test_a_moment_is_provisional_until_something_later_is_recorded(alpha: Workspace) -> None:
+    told, desk = await begun(alpha, 8, steps=30)
+    now = told.recorded[-1].recorded_at
+    for asked, provisional in (
+        (MomentAsked(now), True),
+        (MomentAsked(now - timedelta(days=1)), False),
+        (MomentAsked(len(told.recorded)), False),
+        (MomentAsked(None, now), True),
+        (MomentAsked(3, now), False),
+    ):
+        assert (await list_tickets_at(alpha, asked)).moment.provisional is provisional
+    position = len(told.recorded)
+    await tell(alpha, told, desk.more(30))
+    moment = (await count_tickets_at(alpha, MomentAsked(now))).moment
+    assert moment == (position, now, None, False)
+
+
+async def test_a_moment_waits_for_the_view_that_keeps_the_past(alpha: Workspace) -> None:
+    told, desk = await begun(alpha, 9, steps=30)
+    events = desk.more(20)
+    await record(alpha, events)
+    with pytest.raises(NotReached):
+        await list_tickets_at(alpha, MomentAsked(len(told.recorded) + 1), wait=0.05)
+    asking = asyncio.create_task(list_tickets_at(alpha, MomentAsked(len(told.recorded) + len(events)), wait=30))
+    await Runner(alpha.database, VIEWS, "us").catch_up(alpha)
+    assert (await asking).moment.position == len(told.recorded) + len(events)
+
+
+async def test_a_cursor_is_of_one_moment_and_one_list_only(alpha: Workspace, beta: Workspace) -> None:
+    told, _ = await begun(alpha, 10)
+    await begun(beta, 10)
+    position = len(told.recorded)
+    cursor = (await list_tickets_at(alpha, MomentAsked(position), limit=2)).cursor
+    live = (await list_tickets(alpha, limit=2)).cursor
+    assert cursor is not None
+    assert live is not None
+    for asked, tickets, sort in (
+        (MomentAsked(position - 1), EVERY_TICKET, "updated"),
+        (MomentAsked(position, told.recorded[0].recorded_at), EVERY_TICKET, "updated"),
+        (None, QueueFilter(statuses=["open"]), "updated"),
+        (None, EVERY_TICKET, "number"),
+    ):
+        with pytest.raises(CursorInvalid):
+            await list_tickets_at(alpha, asked, tickets, sort=sort, cursor=cursor)
+    with pytest.raises(CursorInvalid):
+        await list_tickets(alpha, cursor=cursor)
+    with pytest.raises(CursorInvalid):
+        await list_tickets_at(alpha, MomentAsked(position), cursor=live)
+    with pytest.raises(CursorExpired):  # another log, so another epoch
+        await list_tickets_at(beta, None, cursor=cursor)
+    for text in ("", "x", "W10", "bnVsbA", "a" * 5_000):
+        with pytest.raises(CursorInvalid):
+            await list_tickets_at(alpha, None, cursor=text)
+
+
+async def test_what_was_erased_since_shows_as_erased_at_every_moment(alpha: Workspace, settings: Settings) -> None:
+    told, desk = await begun(alpha, 11)
+    position = len(told.recorded) // 2
+    before = await every_page(alpha, MomentAsked(position))
+    gone = desk.customers[0].id
+    async with await psycopg.AsyncConnection.connect(settings.database_url or "") as owner:
+        await owner.execute(
+            SQL("DELETE FROM {}.personal_keys WHERE subject_id = %s").format(Identifier(alpha.schema)), (gone,)
+        )
+    alpha.keyring.forget()
+    after = await every_page(alpha, MomentAsked(position))
+    assert [one._replace(subject=None) for one in after] == [one._replace(subject=None) for one in before]
+    changed = {one.ticket_id: one.subject for one, other in zip(after, before, strict=True) if one != other}
+    assert set(changed.values()) == {ERASED}
+    assert len(changed) < len(after)
+
+
+async def test_a_long_life_is_told_from_the_last_stretch_before_the_moment(alpha: Workspace) -> None:
+    told, _ = await begun(alpha, 12, tickets=1, steps=400)
+    assert await sealed(alpha) >= 3
+    for position in range(len(told.recorded) - 150, len(told.recorded), 7):
+        (entry,) = (await list_tickets_at(alpha, MomentAsked(position))).items
+        assert [entry] == told.entries(position)
+    assert len(told.recorded) > 3 * LONGEST
