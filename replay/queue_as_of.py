@@ -127,7 +127,7 @@ async def list_tickets_at(
     rows = await list_rows_at(
         workspace,
         queue_history.PAST,
-        _asked(tickets),
+        asked_of(tickets),
         Instant(*moment[:3]),
         order,
         limit=limit + 1,
@@ -153,7 +153,7 @@ async def count_tickets_at(
     moment = await resolve(workspace, asked)
     await wait_for(workspace, queue_history.VIEW, moment.position, wait)
     counts = await count_rows_at(
-        workspace, queue_history.PAST, _asked(tickets), Instant(*moment[:3]), Identifier(COLUMN_OF[by])
+        workspace, queue_history.PAST, asked_of(tickets), Instant(*moment[:3]), Identifier(COLUMN_OF[by])
     )
     return CountsThen(counts, moment)
 
@@ -167,5 +167,6 @@ def _moment_of(cursor: str) -> str:
     return Cursor.kind(cursor)[1].rpartition(_SEPARATOR)[2]
 
 
-def _asked(tickets: QueueFilter) -> Asked:
+def asked_of(tickets: QueueFilter) -> Asked:
+    """Say what a filter asks of the past."""
     return Asked(tickets.where(), None if tickets.statuses is None else list(map(str, tickets.statuses)))

@@ -10,7 +10,7 @@ from storage.append import LogError
 from storage.epochs import Epochs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -69,6 +69,7 @@ class LogReader:
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
         self._sql_places = SQL(_PLACES).format(schema=name).as_string()
+        self._sql_streams = SQL(_STREAMS_BETWEEN).format(schema=name).as_string()
         self._sql_range = SQL(_RANGE).format(schema=name).as_string()
         self._sql_heads = SQL(_HEADS).format(schema=name).as_string()
         self._sql_head = SQL(_HEAD).format(schema=name).as_string()
@@ -128,6 +129,12 @@ class LogReader:
     async def at(self, positions: Sequence[int]) -> list[StoredRow]:
         """Give the events at these positions, as far as there are any, in the order asked."""
         return await self._rows(self._sql_places, (list(positions),)) if positions else []
+
+    async def streams_between(self, after: int, upto: int, topics: Iterable[str]) -> list[UUID]:
+        """Name the streams that have events of some topics at positions `after` < p ≤ `upto`, in no order."""
+        async with self._database.pool.connection() as connection:
+            cursor = await connection.execute(self._sql_streams, (after, upto, [*topics]), prepare=True)
+            return [row[0] for row in await cursor.fetchall()]
 
     async def row(self, position: int) -> StoredRow | None:
         """Give the event at a position, or None when there is none yet."""
@@ -226,6 +233,11 @@ _PAGE_OF_TOPICS = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE notification_id > %s AND notification_id <= coalesce(%s, 9223372036854775807) AND topic = ANY(%s)
 ORDER BY notification_id LIMIT %s
+"""
+
+_STREAMS_BETWEEN = """
+SELECT DISTINCT originator_id FROM {schema}.events
+WHERE notification_id > %s AND notification_id <= %s AND topic = ANY(%s)
 """
 
 # A stream is in the lane that the last byte of its id says: random in ids of versions 4 and 5, and the same for ever.

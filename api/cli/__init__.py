@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from api.cli import bench, importing, keeping, log_keeping, programs, reading, serving, view_keeping
+from api.cli import bench, importing, keeping, log_keeping, programs, queue_diff, reading, serving, view_keeping
 from api.cli.surroundings import Failure, Surroundings, explain
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for part in (serving, keeping, view_keeping, log_keeping, programs, reading, importing, bench):
+for part in (serving, keeping, view_keeping, log_keeping, programs, reading, queue_diff, importing, bench):
     part.add_to(app)
 
 
