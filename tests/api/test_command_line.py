@@ -99,6 +99,10 @@ def test_a_wrong_setting_gives_one_sentence_and_status_2(
         ["replay", "1", "--position", "-1"],
         ["replay", "1", "--version", "1", "--position", "1"],
         ["-w", "No Such", "views"],
+        ["diff", "--from", "1", "--to", "2", "--view", "audit_trail"],
+        ["diff", "--from", "yesterday", "--to", "2"],
+        ["diff", "--from", "1", "--to", "2026-01-01T00:00:00"],
+        ["diff", "--from", "1", "--to", "2", "--agent", "nobody"],
     ],
 )
 def test_wrong_usage_gives_one_sentence_and_status_2(desk: Desk, arguments: list[str]) -> None:
@@ -112,6 +116,8 @@ def test_wrong_usage_gives_one_sentence_and_status_2(desk: Desk, arguments: list
         ["views", "retry", "ticket_queue"],
         ["views", "skip", "ticket_queue", "--position", "1", "--reason", "because"],
         ["ticket", "zendesk:1"],
+        ["diff", "--from", "1", "--to", "99"],
+        ["diff", "--from", "0", "--to", "0.elsewhere"],
         ["import", "volvo", "/no/such/file.csv"],
         ["workspace", "create", "alpha"],
         ["credential", "issue", "--role", "agent", "--agent", "nobody"],
@@ -169,6 +175,33 @@ def test_a_workspace_is_made_filled_read_and_rebuilt(desk: Desk, tmp_path: Path)
     past = desk("-w", "gamma", "replay", told["id"], "--position", str(told["number"])).stdout
     assert "version 1" in past
     refused(desk("ticket", str(told["number"])), 1)
+
+
+def test_two_moments_of_the_queue_are_compared_as_a_table_and_as_json(desk: Desk, tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "concept:name,lifecycle:transition,org:resource,org:group,impact,product,time:timestamp,case:concept:name\n"
+        "Queued,Awaiting Assignment,Minnie,Org line A2,High,PROD191,2006-01-11 15:49:42+00:00,1-109135791\n"
+        "Accepted,In Progress,Minnie,Org line A2,High,PROD191,2006-02-11 15:49:42+00:00,1-109135791\n"
+        "Completed,Closed,Minnie,Org line A2,High,PROD191,2006-03-11 15:49:42+00:00,1-109135791\n"
+        "Queued,Awaiting Assignment,Minnie,Org line A2,High,PROD191,2006-03-12 15:49:42+00:00,1-109135792\n"
+    )
+    assert desk("import", "volvo", str(log)).returncode == 0
+    now = "2100-01-01T00:00:00Z"
+    told = json.loads(desk("diff", "--from", "0", "--to", now, "--json").stdout)
+    assert (told["view"], told["from"]["position"], told["to"]["provisional"]) == ("ticket_queue", 0, True)
+    assert (len(told["entered"]), told["left"], told["changed"]) == (2, [], [])
+    first, second = sorted(one["number"] for one in told["entered"])
+    everything = desk("diff", "--from", str(first), "--to", str(told["to"]["position"]), "--json")
+    (changed,) = json.loads(everything.stdout)["changed"]
+    columns = {change["column"]: (change["old"], change["new"]) for change in changed["changes"]}
+    assert changed["number"] == first
+    assert columns["status"][0] == "new"
+    gone = desk("diff", "--from", str(first), "--to", now, "--status", "new", "--view", "ticket_queue")
+    assert gone.returncode == 0, gone.stderr
+    assert "1 entered, 1 left, 0 changed" in gone.stdout
+    assert str(second) in gone.stdout
+    assert "may still gain events" in gone.stdout
 
 
 def test_benchmarks_outside_a_checkout_say_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
