@@ -70,6 +70,15 @@ def growth(
     _measure(context, "growth", seconds=seconds, stored=stored)
 
 
+@benchmarks.command("history")
+def history(
+    context: typer.Context,
+    stored: Annotated[int | None, typer.Option(min=5_000, help="Events in the large log.")] = None,
+) -> None:
+    """Measure how soon a ticket's history is told from a log of ten million events. Takes up to 20 GB of disk."""
+    _measure(context, "history", stored=stored)
+
+
 @benchmarks.command("hot-ticket")
 def hot_ticket(context: typer.Context, seconds: Seconds = None, workers: Workers = None) -> None:
     """Measure commands of many people to one ticket."""

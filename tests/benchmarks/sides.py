@@ -228,14 +228,16 @@ async def require_exactly(address: str, table: str, acknowledged: Sequence[Ackno
 
 
 @asynccontextmanager
-async def desk(settings: Settings, workers: int) -> AsyncIterator[Service]:
-    """Run `desk serve` on a free port."""
+async def desk(settings: Settings, workers: int, *, views: bool = True) -> AsyncIterator[Service]:
+    """Run `desk serve` on a free port, with the views kept up or without."""
     environment = {
         "DATABASE_URL": settings.database_url or "",
         "DESK_DATA_DIR": str(settings.data_dir),
         "DESK_KEY_FILE": str(settings.key_file),
     }
     command = ["-m", "api.cli", "serve", "--host", HOST, "--port", "0", "--workers", str(workers)]
+    if not views:
+        command.append("--no-views")
     async with _process(command, environment) as server:
         assert server.stdout is not None
         async with asyncio.timeout(START_SECONDS):

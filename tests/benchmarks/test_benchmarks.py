@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from storage.settings import project_root
-from tests.benchmarks import append, commands, delayed, growth, hot_ticket, memory, paced, processes, rebuild
+from tests.benchmarks import append, commands, delayed, growth, history, hot_ticket, memory, paced, processes, rebuild
 from tests.benchmarks.machine import figures_line
 from tests.benchmarks.sides import PlainSetting
 
@@ -107,6 +107,15 @@ async def test_growth_gives_the_rates_of_a_large_and_of_a_small_log(bench_settin
 
     assert_figures(figures, "growth", "ours_events_per_second", "small_events_per_second", "mebibytes")
     assert len(figures["ours_by_round"]) == len(figures["small_by_round"]) == 2
+
+
+async def test_history_gives_delays_of_a_large_and_of_a_small_log(bench_settings: Settings) -> None:
+    figures = await history.main(bench_settings, stored=3_000, few=1_500, tickets=2, rounds=2)
+
+    assert_figures(figures, "history", "ratio_over_http", "ratio_to_select", "mebibytes")
+    assert figures["tickets"] == 2
+    for told in ("told", "over_http", "selected", "small_told", "small_over_http", "small_selected", "first"):
+        assert set(figures[f"{told}_milliseconds"]) == {"p50", "p95", "p99", "max"}
 
 
 async def test_delayed_appends_give_rates_from_one_process_and_from_several(
