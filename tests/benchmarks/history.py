@@ -51,13 +51,6 @@ LONGEST = """
 SELECT count(*), originator_id FROM {schema}.events WHERE starts_with(topic, 'ticket.')
 GROUP BY originator_id HAVING count(*) <= %s ORDER BY 1 DESC, 2 LIMIT %s
 """
-AS_LONG = """
-SELECT originator_id FROM {schema}.events e
-WHERE originator_version = %s AND starts_with(topic, 'ticket.') AND NOT EXISTS (
-    SELECT FROM {schema}.events later
-    WHERE later.originator_id = e.originator_id AND later.originator_version = %s)
-ORDER BY originator_id LIMIT %s
-"""
 SELECT = """
 SELECT notification_id, originator_id, originator_version, topic, state, personal, recorded_at
 FROM {schema}.events WHERE originator_id = %s ORDER BY originator_version
@@ -69,8 +62,8 @@ async def main(
 ) -> dict[str, Any]:
     """Tell tickets of 50 events in two logs by turns; `ratio` is the large log's median over the small one's.
 
-    Each ticket of the small log has one of the large log beside it that was as long, until notes brought both to 50
-    events. Raises MeasurementError.
+    They are the longest of either log that have no more events, and were brought to as many with notes at its end.
+    Raises MeasurementError.
     """
     async with ground(settings) as place, await Database.open(place.settings) as database:
         logs: dict[str, Log] = {}
@@ -81,8 +74,8 @@ async def main(
             await fill(place.settings, workspace, events)
             logs[name] = Log(workspace, await issue(database, name, Role.AUDITOR, SYSTEM_ACTOR, label="bench"))
         small, large = logs[SMALL], logs[LARGE]
-        lengths = await small.take_longest(tickets)
-        await large.take_as_long(lengths)
+        await small.take_longest(tickets)
+        await large.take_longest(len(small.tickets))
         await place.checkpoint()
         async with (
             desk(place.settings, 1, views=False) as service,
@@ -102,7 +95,7 @@ async def main(
         **{f"{path}_milliseconds": milliseconds(large.seconds[path]) for path in PATHS},
         **{f"small_{path}_milliseconds": milliseconds(small.seconds[path]) for path in PATHS},
         "events": EVENTS,
-        "tickets": len(lengths),
+        "tickets": len(small.tickets),
         "stored": stored,
         "small_stored": few,
         "mebibytes": round(mebibytes),
@@ -130,24 +123,10 @@ class Log:
         """Give the median of a way of asking, in seconds."""
         return median(self.seconds[path])
 
-    async def take_longest(self, most: int) -> list[int]:
-        """Choose the tickets with the most events, but no more than wanted; gives how many each had."""
-        found = await self._ask(LONGEST, EVENTS, most)
-        for _, stream in found:
+    async def take_longest(self, most: int) -> None:
+        """Choose the tickets with the most events, but no more than wanted, and bring each to so many."""
+        for _, stream in await self._ask(LONGEST, EVENTS, most):
             await self._take(stream)
-        return [length for length, _ in found]
-
-    async def take_as_long(self, lengths: list[int]) -> None:
-        """Choose tickets that have as many events as those. Raises MeasurementError where there are too few."""
-        for length in sorted(set(lengths)):
-            found = await self._ask(AS_LONG, length, length + 1, lengths.count(length))
-            for (stream,) in found:
-                await self._take(stream)
-        if len(self.tickets) != len(lengths):
-            message = (
-                f"of the {len(lengths)} tickets of the small log, {len(self.tickets)} have their like in the large"
-            )
-            raise MeasurementError(message)
 
     async def measure(self, service: Service, bare: AsyncConnection[Any]) -> None:
         """Ask for each ticket in every way, one request at a time, and check every answer. Raises MeasurementError."""
