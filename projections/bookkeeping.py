@@ -29,10 +29,13 @@ FAILED: Final = "failed"
 
 
 class ViewsNotReady(ViewError):
-    """The tables of a view do not exist yet in the workspace: no runner has been there since it was added."""
+    """The view does not exist yet in the workspace: no runner has been there, or an older version is to be replaced."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"the view {name} is not there yet")
+        super().__init__(
+            f"the view {name} is not there yet: it is made in a moment, or, where an older version of it was live, by"
+            f" `desk rebuild {name}`"
+        )
         self.name = name
 
 
@@ -74,7 +77,11 @@ class ViewStatus(NamedTuple):
 
 
 async def prepare(workspace: Workspace, views: Iterable[View]) -> None:
-    """Make the tables of views that have none yet; any number of processes may at once."""
+    """Make the tables of views that never had one; any number of processes may at once.
+
+    A view of which another version is there is not made, unless the log is empty: people would see it half filled. It is
+    absent until a rebuild has put it in place, and processes that know the other version go on with that.
+    """
     place = Identifier(workspace.schema)
     async with workspace.database.pool.connection() as connection, connection.transaction():
         # One process at a time in a workspace: CREATE TABLE IF NOT EXISTS alone fails when two race.
@@ -86,8 +93,11 @@ async def prepare(workspace: Workspace, views: Iterable[View]) -> None:
             await connection.execute(SQL(_TABLE).format(schema=place))
         cursor = await connection.execute(SQL("SELECT name, version FROM {}.views").format(place))
         known = set(await cursor.fetchall())
+        names = {name for name, _ in known}
+        cursor = await connection.execute(SQL("SELECT EXISTS (SELECT FROM {}.events)").format(place))
+        (has_events,) = await _one(cursor)
         for view in views:
-            if (view.name, view.version) in known:
+            if (view.name, view.version) in known or (view.name in names and has_events):
                 continue
             shelf = view.shelf(workspace.schema)
             await shelf.create(connection)

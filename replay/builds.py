@@ -111,6 +111,10 @@ class Standing:
         left = max(total - done, 0) / self.rate if self.rate else 0.0
         self.show(Progress(self.done, self.total, self.rate, left, self.phase))
 
+    def fail(self, error: str) -> None:
+        """Note what went wrong."""
+        self.phase, self.error = Phase.FAILED, error
+
     def enter(self, phase: Phase) -> None:
         """Begin a phase."""
         self.phase = phase
@@ -199,10 +203,18 @@ async def standing_of(
 async def stands(
     connection: AsyncConnection[Any], site: Site, positions: Sequence[int] | None, recipe: str | None
 ) -> None:
-    """Note where the lanes of a table stand; None when there is no table any more. Raises RebuildRunning."""
+    """Note where the lanes of a table stand; None when there is no table any more. Raises RebuildRunning.
+
+    A table at its beginning has no report yet.
+    """
     cursor = await connection.execute(
         _sql(_STANDS, site.workspace),
-        {**_us(site), "positions": None if positions is None else list(positions), "recipe": recipe},
+        {
+            **_us(site),
+            "positions": None if positions is None else list(positions),
+            "recipe": recipe,
+            "new": positions is not None and not any(positions),
+        },
     )
     if cursor.rowcount != 1:
         raise site.taken_over
@@ -213,6 +225,24 @@ async def join(connection: AsyncConnection[Any], site: Site, positions: Sequence
     cursor = await connection.execute(_sql(_JOIN, site.workspace), {**_us(site), "positions": list(positions)})
     if cursor.rowcount != 1:
         raise site.taken_over
+
+
+async def exchanged(
+    connection: AsyncConnection[Any], site: Site, recipe: str | None, live_position: int | None
+) -> None:
+    """Note that a table has been put in the live one's place, which stood at `live_position` and is kept."""
+    parameters = {**_us(site), "recipe": recipe, "kept": None if live_position is None else [live_position]}
+    if site.place != "kept":
+        await connection.execute(_sql(_EMPTIED, site.workspace), parameters)
+    await connection.execute(_sql(_KEPT, site.workspace), parameters)
+    await connection.execute(_sql(_LIVE, site.workspace), parameters)
+
+
+async def under_way(connection: AsyncConnection[Any], workspace: Workspace, view: View) -> tuple[str, str] | None:
+    """Tell which table of a view is worked on and by whom; until the transaction ends, nobody else begins to."""
+    await _ensure(connection, workspace, view)
+    cursor = await connection.execute(_sql(_HELD, workspace), {"name": view.name, "version": view.version})
+    return next(((place, owner) for place, owner, _, held in await cursor.fetchall() if held), None)
 
 
 async def last_run(workspace: Workspace, view: View, place: str = "build") -> Run | None:
@@ -267,7 +297,7 @@ WHERE name = %(name)s AND version = %(version)s AND place = %(place)s
 _NOTE = """
 UPDATE {schema}.view_builds
 SET leased_until = now() + %(lease)s * interval '1 second', phase = %(phase)s, done = %(done)s, target = %(target)s,
-    rate = %(rate)s, error = %(error)s, report = %(report)s, updated_at = now(),
+    rate = %(rate)s, error = %(error)s, report = coalesce(%(report)s, report), updated_at = now(),
     finished_at = CASE WHEN %(final)s THEN coalesce(finished_at, now()) END
 WHERE name = %(name)s AND version = %(version)s AND place = %(place)s AND owner = %(owner)s
 """
@@ -283,7 +313,7 @@ WHERE name = %(name)s AND version = %(version)s AND place = %(place)s AND owner 
 """
 
 _STANDS = """
-UPDATE {schema}.view_builds SET positions = %(positions)s, recipe = %(recipe)s
+UPDATE {schema}.view_builds SET positions = %(positions)s, recipe = %(recipe)s, report = CASE WHEN NOT %(new)s THEN report END
 WHERE name = %(name)s AND version = %(version)s AND place = %(place)s AND owner = %(owner)s
 """
 
@@ -291,6 +321,23 @@ _JOIN = """
 UPDATE {schema}.view_builds SET positions = positions[1:1]
 WHERE name = %(name)s AND version = %(version)s AND place = %(place)s AND owner = %(owner)s
   AND positions = %(positions)s::bigint[]
+"""
+
+_EMPTIED = """
+UPDATE {schema}.view_builds SET positions = NULL, recipe = NULL, phase = 'done', finished_at = now()
+WHERE name = %(name)s AND version = %(version)s AND place = %(place)s
+"""
+
+_KEPT = """
+UPDATE {schema}.view_builds k SET positions = %(kept)s, recipe = l.recipe, phase = 'done', finished_at = now()
+FROM {schema}.view_builds l
+WHERE l.name = k.name AND l.version = k.version AND l.place = 'live'
+  AND k.name = %(name)s AND k.version = %(version)s AND k.place = 'kept'
+"""
+
+_LIVE = """
+UPDATE {schema}.view_builds SET recipe = %(recipe)s
+WHERE name = %(name)s AND version = %(version)s AND place = 'live'
 """
 
 _LAST = """

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from api.cli import bench, importing, keeping, log_keeping, programs, queue_diff, reading, serving, view_keeping
+from api.cli import (
+    bench,
+    importing,
+    keeping,
+    log_keeping,
+    programs,
+    queue_diff,
+    reading,
+    rebuilding,
+    serving,
+    view_keeping,
+)
 from api.cli.surroundings import Failure, Surroundings, explain
 
 app = typer.Typer(
@@ -18,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for part in (serving, keeping, view_keeping, log_keeping, programs, reading, queue_diff, importing, bench):
+for part in (serving, keeping, view_keeping, rebuilding, log_keeping, programs, reading, queue_diff, importing, bench):
     part.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""Looking after the views: how far each has come, what stopped it, letting it go on, building it anew."""
+"""Looking after the views: how far each has come, what stopped it, letting it go on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli import new_view
-from api.cli.progress import progress_of
 from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_of, work
 from api.cli.view_standing import Standing, show, watch
 from api.problems import sentence
 from projections import bookkeeping
 from projections.registry import BY_NAME
 from projections.skipping import skip
-from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
 
 if TYPE_CHECKING:
     from projections.view import View
@@ -32,7 +30,6 @@ def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     new_view.add_to(views)
     app.add_typer(views, name="views")
-    app.command("rebuild")(rebuild_view)
 
 
 def view_named(name: str) -> View:
@@ -107,30 +104,3 @@ def whoever() -> str:
     except (KeyError, OSError):
         user = f"user {os.getuid()}"
     return f"{user}@{socket.gethostname()}"
-
-
-def rebuild_view(
-    context: typer.Context,
-    view: ViewName,
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=16, help="Processes to divide the streams among; else one a processor.")
-    ] = None,
-) -> None:
-    """Fold a view again from the whole log, beside the live one, and put it in its place."""
-    wanted = view_named(view)
-
-    async def carry_out() -> None:
-        async with surroundings_of(context).workspace() as workspace:
-            with progress_of(wanted.name, "events") as show:
-                report = await rebuild(workspace, wanted, lambda now: show(now.done, now.total), workers=workers)
-        begun = f", of which {report.resumed_at:,} were done by an earlier run" if report.resumed_at else ""
-        typer.echo(
-            f"{report.view} holds {report.rows:,} rows as of position {report.position:,}{begun};"
-            f" {report.seconds:.1f} s, {report.rate:,.0f} events/s."
-        )
-
-    try:
-        work(carry_out())
-    except (RebuildRunning, RebuildFailed, RebuildStopped) as error:
-        message = str(error) or f"{view} is being rebuilt by somebody else."
-        raise Failure(message) from None

@@ -16,9 +16,9 @@ from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner, take_in
 from projections.ticket_queue import list_tickets
 from projections.waiting import wait_for
-from replay import builds, rebuild_lane
-from replay import rebuild as rebuilding
+from replay import building, builds, rebuild_lane
 from replay.rebuild import Progress, RebuildFailed, RebuildRunning, rebuild
+from replay.swapping import Swap
 from storage.append import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record, rows_of
 from tests.projections.test_runner import failing_at, running
@@ -34,7 +34,7 @@ EACH_VIEW = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_lane, "PAGE_EVENTS", 37)
-    monkeypatch.setattr(rebuilding, "NEAR_EVENTS", 20)
+    monkeypatch.setattr(building, "NEAR_EVENTS", 20)
 
 
 async def desk_in(workspace: Workspace, seed: int, steps: int = 300) -> DeskDays:
@@ -76,7 +76,7 @@ async def test_a_rebuilt_view_equals_the_live_one_row_for_row(
     assert (report.rows, report.position, report.resumed_at) == (len(live), head, 0)
     assert live
     assert await indexes(alpha, view) == defined
-    assert await relations(alpha) == tables
+    assert await relations(alpha) == {*tables, f"{view.label}_kept"}
     assert [one.done for one in told] == sorted(one.done for one in told)
     assert (told[-1].done, told[-1].total) == (head, head)
     assert len(told) > head // 37
@@ -101,7 +101,7 @@ async def test_a_rebuild_that_was_killed_is_gone_on_with(
     report = await rebuild(alpha, view)
     assert report.resumed_at >= killed_at > 0
     assert await rows_of(alpha, view.label) == live
-    assert await relations(alpha) == tables
+    assert await relations(alpha) == {*tables, f"{view.label}_kept"}
 
 
 async def _killed_after(workspace: Workspace, view: View, pages: int) -> int:
@@ -135,7 +135,7 @@ async def test_a_rebuild_killed_before_the_swap_makes_no_index_twice(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(rebuilding._Build, "_put_in_place", killed)
+        patch.setattr(Swap, "put_in_place", killed)
         with pytest.raises(Killed):
             await rebuild(alpha, QUEUE)
     await rebuild(alpha, QUEUE)
@@ -146,7 +146,7 @@ async def test_a_rebuild_killed_before_the_swap_makes_no_index_twice(
 async def test_a_build_of_other_code_is_begun_anew(alpha: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk_in(alpha, 3)
     await _killed_after(alpha, QUEUE, 3)
-    monkeypatch.setattr(rebuilding, "_recipe", lambda *_: "another")
+    monkeypatch.setattr(building, "recipe_of", lambda *_: "another")
     assert (await rebuild(alpha, QUEUE)).resumed_at == 0
 
 
@@ -225,7 +225,7 @@ async def test_two_rebuilds_of_a_view_at_once_are_refused(
     await desk_in(beta, 7)
     monkeypatch.setattr(builds, "RENEW_SECONDS", 0.05)
     hold, held = asyncio.Event(), asyncio.Event()
-    put_in_place = rebuilding._Build._put_in_place
+    put_in_place = Swap.put_in_place
 
     async def waiting(self: Any, *arguments: Any) -> None:
         held.set()
@@ -233,7 +233,7 @@ async def test_two_rebuilds_of_a_view_at_once_are_refused(
         await put_in_place(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rebuilding._Build, "_put_in_place", waiting)
+        patch.setattr(Swap, "put_in_place", waiting)
         first = asyncio.create_task(rebuild(alpha, QUEUE))
         await held.wait()
     with pytest.raises(RebuildRunning):
@@ -244,7 +244,7 @@ async def test_two_rebuilds_of_a_view_at_once_are_refused(
     assert (await first).rows == 25
 
 
-@pytest.mark.parametrize("step", ["_write", "_put_in_place"])
+@pytest.mark.parametrize("step", ["_write", "put_in_place"])
 async def test_a_rebuild_taken_over_by_another_writes_nothing_more(
     alpha: Workspace, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -252,7 +252,7 @@ async def test_a_rebuild_taken_over_by_another_writes_nothing_more(
     live = await rows_of(alpha, QUEUE.label)
     monkeypatch.setattr(builds, "RENEW_SECONDS", 60.0)  # a process that stood still for long
     shadow = f"{QUEUE.label}_build"
-    stage: Any = rebuild_lane.Lane if step == "_write" else rebuilding._Build
+    stage: Any = rebuild_lane.Lane if step == "_write" else Swap
     done = getattr(stage, step)
 
     async def robbed(self: Any, *arguments: Any) -> None:
@@ -324,7 +324,7 @@ async def test_what_a_swap_that_was_undone_had_taken_in_is_not_missing(
     alpha: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = await desk_in(alpha, 11)
-    swap, attempts = rebuilding._Build._swap, 0
+    swap, attempts = Swap._swap, 0
 
     async def undone(self: Any, connection: Any) -> None:
         nonlocal attempts
@@ -338,7 +338,7 @@ async def test_what_a_swap_that_was_undone_had_taken_in_is_not_missing(
             assert self._lane.position > before
             raise psycopg.errors.LockNotAvailable
 
-    monkeypatch.setattr(rebuilding._Build, "_swap", undone)
+    monkeypatch.setattr(Swap, "_swap", undone)
     await rebuild(alpha, QUEUE)
     assert attempts == 2
     rebuilt = await rows_of(alpha, QUEUE.label)

@@ -15,8 +15,7 @@ import pytest
 from projections import bookkeeping
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner
-from replay import builds, rebuild_lane
-from replay import rebuild as rebuilding
+from replay import building, builds, rebuild_lane
 from replay.rebuild import RebuildFailed, RebuildRunning, RebuildStopped, rebuild
 from storage.append import NewEvent, Submission
 from tests.projections.desk_days import DeskDays, record, rows_of
@@ -213,6 +212,6 @@ async def test_a_view_that_looks_at_other_streams_is_not_divided(
     def refuse(*_: object) -> None:
         pytest.fail("the streams were divided")
 
-    monkeypatch.setattr(rebuilding, "reach_in_lanes", refuse)
+    monkeypatch.setattr(building, "reach_in_lanes", refuse)
     whole = replace(QUEUE, stream_local=False)
     await rebuild(alpha, whole, workers=LANES)
