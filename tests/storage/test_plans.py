@@ -23,10 +23,11 @@ import uvloop
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from projections import ticket_queue
+from projections import queue_history, ticket_queue
 from projections.bookkeeping import prepare, reached
 from projections.registry import VIEWS
 from projections.ticket_queue import QueueFilter, count_tickets, find_ticket, list_tickets
+from replay.queue_as_of import MomentAsked, count_tickets_at, list_tickets_at
 from storage.append import Appended, Claim, Conflict, LogError, NewEvent, Submission
 from storage.database import Database, Workspace
 from tests.conftest import new_database
@@ -47,6 +48,9 @@ SIZES: Final = {"empty": (0, 0), "small": (500, 300), "large": (1_000_000, 20_00
 ASKED: Final = 7  # times: psycopg prepares, and the server may from the sixth on plan for any parameters
 
 STREAM_VERSION: Final = "events_originator_id_originator_version_key"
+PAST: Final = queue_history.VIEW.label
+STRETCHES: Final = {f"{PAST}_node_since_idx", f"{PAST}_node_first_since_idx", f"{PAST}_pkey"}
+STRETCHES_OF_THE_SOURCE: Final = {f"{PAST}_time_node_updated_at_idx", f"{PAST}_time_node_first_changed_idx"}
 OUTCOMES: Final = {"command_outcomes_week_pkey", "command_outcomes_rest_pkey"}
 
 
@@ -113,6 +117,20 @@ def queue(**filters: Any) -> Callable[[Process], Awaitable[object]]:
     return ask
 
 
+def queue_then(*, by_source: bool = False, **filters: Any) -> Callable[[Process], Awaitable[object]]:
+    """Ask for a queue as it was where the view stands, and for its count: what changed since would be looked for too."""
+
+    async def ask(process: Process) -> None:
+        tickets = QueueFilter(**filters)
+        position, _ = await reached(process.workspace, queue_history.VIEW)
+        asked = MomentAsked(position, datetime.now(UTC) if by_source else None)
+        for sort in ("updated", "due"):
+            await list_tickets_at(process.workspace, asked, tickets, sort=sort, limit=10)
+        await count_tickets_at(process.workspace, asked, tickets)
+
+    return ask
+
+
 def load(view: View) -> Callable[[Process], Awaitable[object]]:
     async def ask(process: Process) -> None:
         async with process.database.pool.connection() as connection:
@@ -169,6 +187,18 @@ ASKS: Final[dict[str, tuple[Callable[[Process], Awaitable[object]], set[str]]]] 
     "queue of a team": (queue(teams=[id_of(3)]), {"ticket_queue_v2_team_id_status_updated_at_number_idx"}),
     "tickets of a customer": (queue(customer=id_of(3)), {"ticket_queue_v2_requester_id_updated_at_number_idx"}),
     "ticket": (lambda p: find_ticket(p.workspace, id_of(11)), {"ticket_queue_v2_pkey"}),
+    "queue of then": (queue_then(teams=[id_of(3)]), {*STRETCHES, f"{PAST}_team_id_status_idx"}),
+    "queue of then, by an agent": (queue_then(agent=id_of(3)), STRETCHES),
+    "queue of then, in a status": (queue_then(customer=id_of(3), statuses=["closed"]), STRETCHES),
+    "queue of then by the source": (
+        queue_then(by_source=True, teams=[id_of(3)]),
+        {*STRETCHES, *STRETCHES_OF_THE_SOURCE},
+    ),
+    "parts of streams": (
+        lambda p: p.workspace.log.parts_of([(id_of(11), 2, 10**9), (id_of(12), 0, 40)], most=5),
+        {STREAM_VERSION},
+    ),
+    "streams between": (lambda p: p.workspace.log.streams_between(40, 60, ["thing.happened"]), {"events_pkey"}),
     **{f"load {view.name}": (load(view), {f"{view.label}_pkey"}) for view in VIEWS},
     **{f"save {view.name}": (save(view), {f"{view.label}_pkey"}) for view in VIEWS},
 }
@@ -367,7 +397,9 @@ def test_the_log_is_asked_by_index_whatever_its_size(store: Store, ask: str, siz
     assert walked == set()
 
 
-@pytest.mark.parametrize("ask", [*OF_THE_LOG, *(ask for ask in ASKS if ask.startswith(("load", "save")))])
+@pytest.mark.parametrize(
+    "ask", [*OF_THE_LOG, *(ask for ask in ASKS if ask.startswith(("load", "save", "queue of then")))]
+)
 def test_connections_from_the_first_event_on_walk_through_no_table_at_the_millionth(store: Store, ask: str) -> None:
     assert store.work["large", ask].walked == frozenset()
 
