@@ -43,6 +43,15 @@ def append(
         _measure(context, "delayed", seconds=seconds, flush_delay=flush_delay)
 
 
+@benchmarks.command("as-of")
+def as_of(
+    context: typer.Context,
+    events: Annotated[int | None, typer.Option(min=1_000, help="Events in the log, ten million if unsaid.")] = None,
+) -> None:
+    """Measure how soon the queue is told as it was at any instant. Takes minutes and up to 20 GB of disk."""
+    _measure(context, "instants", events=events)
+
+
 @benchmarks.command("commands")
 def commands(
     context: typer.Context,

@@ -13,7 +13,19 @@ import psycopg
 import pytest
 
 from storage.settings import project_root
-from tests.benchmarks import append, commands, delayed, growth, history, hot_ticket, memory, paced, processes, rebuild
+from tests.benchmarks import (
+    append,
+    commands,
+    delayed,
+    growth,
+    history,
+    hot_ticket,
+    instants,
+    memory,
+    paced,
+    processes,
+    rebuild,
+)
 from tests.benchmarks.machine import figures_line
 from tests.benchmarks.sides import PlainSetting
 
@@ -131,6 +143,18 @@ async def test_delayed_appends_give_rates_from_one_process_and_from_several(
     assert_figures(figures, "append_delayed", "ours_events_per_second", "plain_events_per_second")
     assert set(figures["ours_by_processes"]) == {"1", "2"}
     assert set(figures["one_commit_milliseconds"]) == {"without", "with"}
+
+
+async def test_as_of_gives_delays_of_the_queue_at_any_instant_and_of_the_live_one(bench_settings: Settings) -> None:
+    figures = await instants.main(bench_settings, events=3_000, looks=3)
+
+    assert_figures(
+        figures, "as_of", "ratio_to_live", "fold_prefix_seconds", "past_bytes_per_event", "log_bytes_per_event"
+    )
+    for told in (figures, *figures["other_questions"].values()):
+        for name in ("as_of", "occurred_as_of", "live"):
+            assert set(told[f"{name}_milliseconds"]) == {"p50", "p95", "p99", "max"}
+        assert told["items_a_page"] <= 50
 
 
 async def test_rebuild_gives_our_rate_the_projection_runners_and_a_copys(bench_settings: Settings) -> None:
