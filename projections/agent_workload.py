@@ -81,6 +81,7 @@ VIEW: Final = View(
     topics=frozenset(event.TOPIC for event in _TAKEN),
     reads=frozenset({"timestamp", *_CARRIED}),
     stream_local=True,
+    at_leisure=True,
 )
 
 Grouping = Literal["agent", "team", "priority", "status"]

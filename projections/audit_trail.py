@@ -70,6 +70,7 @@ VIEW: Final = View(
     needs=lambda _: None,
     reads=frozenset({"by", "timestamp"}),
     stream_local=True,
+    at_leisure=True,
 )
 
 

@@ -126,6 +126,7 @@ VIEW: Final = View(
     needs=lambda _: None,
     reads=frozenset({"timestamp", *_CUSTOMERS}),
     stream_local=True,
+    at_leisure=True,
 )
 
 

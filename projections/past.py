@@ -64,6 +64,7 @@ class Past:
             topics=self.view.topics,
             reads=self.view.reads,
             stream_local=True,
+            at_leisure=True,
         )
 
     @cached_property

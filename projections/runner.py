@@ -45,6 +45,7 @@ SHORTEST_PAUSE: Final = 0.01  # seconds
 LONGEST_PAUSE: Final = 0.02  # seconds, after a few events; what is seen late is late by this at most, and by the work
 FEW_EVENTS: Final = 2  # so few are not worth waiting for more: nobody else is in a hurry then
 FEW_PAUSE: Final = 0.001  # seconds
+LEISURE_SECONDS: Final = 0.25  # between two pages of views at leisure, while others have more than a few events
 BUSY_PAUSE: Final = 0.15  # seconds at most, after BUSY_EVENTS or more: then there is more to do than time
 BUSY_EVENTS: Final = 300
 PRUNE_SECONDS: Final = 60.0
@@ -87,6 +88,7 @@ class Runner:
         self._to_divide = True
         self._grown: set[str] = set()  # workspaces whose logs may have events that we have not looked for
         self._standing: dict[str, dict[View, int]] = {}  # workspace → position of each view that is ours
+        self._at_leisure: dict[str, float] = {}  # workspace → when its views at leisure had a page last
         self._memory = Memory()
         self._polled_at = self._discovered_at = self._pruned_at = self._rotated_at = float("-inf")
 
@@ -264,14 +266,23 @@ class Runner:
         """
         full = None
         standing = self._standing[workspace.name]
-        ordered = sorted(standing, key=lambda view: standing[view])
-        for position, group in groupby(ordered, key=lambda view: standing[view]):
-            views = list(group)
+        groups = groupby(sorted(standing, key=lambda view: standing[view]), key=lambda view: standing[view])
+        due = time.monotonic() - self._at_leisure.get(workspace.name, float("-inf")) >= LEISURE_SECONDS
+        much = False
+        for position, views in sorted(((position, list(group)) for position, group in groups), key=_leisurely):
+            if much and not due and all(view.at_leisure for view in views):
+                full = bool(full)
+                continue
             limit = min(self._limits.get((workspace.name, view.label), FIRST_PAGE) for view in views)
             rows = await workspace.log.page(position, limit)
             if not rows:
                 continue
             page = Page(rows)
+            much = much or FEW_EVENTS < len(page) <= TOGETHER
+            if much and not due:
+                views = [view for view in views if not view.at_leisure] or views  # noqa: PLW2901 - part of them
+            if any(view.at_leisure for view in views):
+                self._at_leisure[workspace.name] = time.monotonic()
             self._taken_in = max(self._taken_in, len(page))
             full = bool(full) or len(page) == limit
             if len(page) <= TOGETHER and await self._took_in_together(workspace, views, page, position):
@@ -387,6 +398,12 @@ async def _write(workspace: Workspace, view: View, page: Page, start: int, stop:
         if recorded:
             rows = await shelf.load(connection, streams)
             await shelf.store(connection, rows, view.fold(rows, recorded))
+
+
+def _leisurely(group: tuple[int, Sequence[View]]) -> tuple[bool, int]:
+    """Put views that are waited for before those that are not, and then the ones furthest behind first."""
+    position, views = group
+    return all(view.at_leisure for view in views), position
 
 
 def _pause(worked: float, events: int) -> float:

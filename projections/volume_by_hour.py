@@ -128,6 +128,7 @@ VIEW: Final = View(
     ),
     reads=frozenset({"timestamp", "channel", "previous_status", *_LOOKED_AT}),
     stream_local=True,
+    at_leisure=True,
 )
 
 Unit = Literal["hour", "day", "period"]
