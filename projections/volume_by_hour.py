@@ -190,21 +190,22 @@ async def volume(
     where.add(
         "occurred_at >= %(begin)s AND occurred_at < %(end)s", begin=spans[0].begin, end=spans[-1].end, begins=begins
     )
-    keys = [Identifier(_COLUMN_OF[one]) for one in by]
-    names = {"columns": SQL(", ").join([Identifier("what"), *keys])}
-    counted: dict[tuple[int, tuple[UUID | str | None, ...]], Counter[What]] = {}
+    names = {"keys": SQL("").join(SQL(", {}").format(Identifier(_COLUMN_OF[one])) for one in by)}
     found = await summarise(workspace, VIEW, _COUNTS, where, names)
-    for number, what, *key, count in found.rows:
-        counted.setdefault((number, tuple(key)), Counter())[what] += count
-    lines = [Line(spans[number - 1], key, counts) for (number, key), counts in counted.items()]
+    lines = []
+    for opened, solved, reopened, closed, number, *key in found.rows:
+        counts: Counter[What] = Counter({"opened": opened, "solved": solved, "reopened": reopened, "closed": closed})
+        lines.append(Line(spans[number - 1], tuple(key), counts))
     lines.sort(key=lambda line: (line.span, str(line.key)))
     return Volume(lines, found.position)
 
 
 # Which of the spans an instant lies in is looked up in the sorted list of their beginnings.
 _COUNTS: Final = """
-SELECT width_bucket(occurred_at, %(begins)s::timestamptz[]) AS span, {columns}, count(*)
-FROM {place} WHERE {where} GROUP BY span, {columns}
+SELECT count(*) FILTER (WHERE what = 'opened'), count(*) FILTER (WHERE what = 'solved'),
+       count(*) FILTER (WHERE what = 'reopened'), count(*) FILTER (WHERE what = 'closed'),
+       width_bucket(occurred_at, %(begins)s::timestamptz[]) AS span{keys}
+FROM {place} WHERE {where} GROUP BY span{keys}
 """
 
 
@@ -226,7 +227,7 @@ def _next(instant: datetime, unit: Unit, zone: tzinfo) -> datetime:
     """Give the instant after `instant` at which an hour or a day begins."""
     local = instant.astimezone(zone)
     if unit == "day":
-        # A midnight that the clocks leave out is that instant at which they do.
+        # The first midnight, where there are two; one that the clocks leave out is the instant at which they do.
         return datetime.combine(local.date() + timedelta(days=1), time(), zone).astimezone(UTC)
     begun = local.replace(minute=0, second=0, microsecond=0)
     soonest, latest = instant, instant + timedelta(hours=1) - (local.replace(tzinfo=None) - begun.replace(tzinfo=None))

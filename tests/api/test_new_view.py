@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PACKAGES: Final = ("api", "commands", "domain", "projections", "replay", "storage", "tests")
-NAMES: Final = ("vip", "tickets_2b_or_not_2b", "a_name_as_long_as_a_name_of_a_view_may_b")
-"""Shortest words, digits, and the longest there may be: lines must neither have to be wrapped nor joined for any."""
+NAMES: Final = ("vip", "q10", "q9_whose_name_is_as_long_as_names_may_be")
+"""Lines must neither have to be wrapped nor joined, whatever the length, and numbers are in order by their value."""
 
 
 class Checkout(NamedTuple):
