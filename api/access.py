@@ -168,6 +168,10 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Check the caller, then serve."""
+        return self.guarding(self.unguarded())
+
+    def guarding(self, serve: Handler) -> Handler:
+        """Give what checks the caller before `serve` does. Raises LookupError where no rule says how."""
         operation = self.operation_id
         if operation is None:
             message = f"{self.path} has no operation id, so no rule says who may call it"
@@ -177,7 +181,6 @@ class GuardedRoute(APIRoute):
             message = f"no rule says who may call {operation}"
             raise LookupError(message)
         allowed = known[operation]
-        serve = self.unguarded()
         if allowed is EVERYONE:
             return serve
 

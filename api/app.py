@@ -21,8 +21,9 @@ from api import (
     views,
 )
 from api.access import CredentialCheck, GuardedRoute
-from api.command_routes import CommandDoor, command_router
+from api.command_routes import Door, command_router
 from api.framing import REQUEST_ID, Framing
+from api.repeated_routes import RepeatedRoute
 from api.view_pages import LONGEST_WAIT
 from commands.desk import Desk
 
@@ -63,7 +64,7 @@ class Desks:
 
 
 class Application(FastAPI):
-    """FastAPI with a direct way to the commands, which come by the thousand."""
+    """FastAPI with a direct way to commands and the lists of screens, which come by the thousand."""
 
     direct: ASGIApp | None = None
 
@@ -114,6 +115,7 @@ def create_app(
         upload_routes.router,
         people_routes.router,
         view_routes.router,
+        view_routes.repeated,
         sla_routes.router,
         *views.routers(),
         documentation_routes.router,
@@ -123,7 +125,8 @@ def create_app(
         # Taken over as they are: a router within a router would be searched at every request.
         app.router.routes.extend(router.routes)
     require_rules(app)
-    app.direct = CommandDoor(commands, super(Application, app).__call__)
+    lists = [route for route in app.router.routes if isinstance(route, RepeatedRoute)]
+    app.direct = Door(commands, lists, super(Application, app).__call__)
     return app
 
 

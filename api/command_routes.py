@@ -21,12 +21,13 @@ from commands.execution import execute
 from storage.metrics import CommandMeter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
     from uuid import UUID
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from api.access import Handler
+    from api.repeated_routes import RepeatedRoute
     from commands.execution import CommandSpec
     from commands.request import Outcome
 
@@ -60,20 +61,21 @@ def add_command(router: APIRouter, spec: CommandSpec) -> None:
     )
 
 
-class CommandDoor:
-    """Serves the commands' routes without trying route after route and without the framework's layers around each.
+class Door:
+    """Serves commands and repeated lists without trying route after route and without the framework's layers.
 
-    Guard and endpoint are those of the routes themselves, which stay what describes them; what is no command goes on
-    to `others`. `docs/performance.md` has what it saves.
+    Guard and endpoint are those of the routes themselves, which stay what describes them; whatever else is asked for
+    goes on to `others`. `docs/performance.md` has what it saves.
     """
 
-    def __init__(self, router: APIRouter, others: ASGIApp) -> None:
-        """Take in the routes of `router`, as `command_router` makes it."""
+    def __init__(self, commands: APIRouter, lists: Iterable[RepeatedRoute], others: ASGIApp) -> None:
+        """Take in the routes of `commands`, as `command_router` makes it, and `lists`."""
         self._others = others
         self._framed = Framing(_serve)
+        self._lists = {route.path: (route, route.direct_handler()) for route in lists}
         self._creating: dict[str, Handler] = {}
         self._changing: dict[tuple[str, str], tuple[str, Handler]] = {}
-        for route in router.routes:
+        for route in commands.routes:
             if not isinstance(route, DirectRoute):
                 message = f"{route} is no command's"
                 raise TypeError(message)
@@ -86,7 +88,7 @@ class CommandDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        handler = self._find(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        handler = self._find(scope) if scope["type"] == "http" else None
         if handler is None:
             await self._others(scope, receive, send)
         else:
@@ -94,7 +96,12 @@ class CommandDoor:
             await self._framed(scope, receive, send)
 
     def _find(self, scope: Scope) -> Handler | None:
-        path: str = scope["path"]
+        method, path = scope["method"], scope["path"]
+        if method == "GET":
+            route, handler = self._lists.get(path, _NO_LIST)
+            return handler if route is not None and route.knows(scope["query_string"]) else None
+        if method != "POST":
+            return None
         handler = self._creating.get(path)
         if handler is None and path.count("/") == _SLASHES:
             _, collection, reference, name = path.split("/")
@@ -105,6 +112,7 @@ class CommandDoor:
         return handler
 
 
+_NO_LIST: Final = (None, None)
 _SLASHES: Final = 3  # of /tickets/{ticket}/assign
 _HANDLER: Final = "desk.handler"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
@@ -16,6 +17,7 @@ from api.conditions import position_text
 from api.people_routes import LISTING_PROBLEMS
 from api.problems import MALFORMED_REQUEST, Problem
 from api.queue_moments import AsOf, OccurredAsOf, moment_asked, moment_told
+from api.repeated_routes import RepeatedRoute
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
 from api.view_pages import (
     After,
@@ -40,11 +42,17 @@ from projections.skipping import skips
 from replay.queue_as_of import count_tickets_at, list_tickets_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from commands.desk import Desk
-    from projections.listing import Counts, Listing
-    from replay.queue_as_of import CountsThen, QueueThen
+    from projections.listing import Counts
+    from replay.queue_as_of import CountsThen
+    from storage.credentials import Credential
+    from storage.database import Workspace
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])
+repeated = APIRouter(route_class=RepeatedRoute, tags=["views"])
+"""Routes that screens ask again and again."""
 
 Teams = Annotated[list[UUID] | None, Query(alias="team", max_length=50, description="Of any of these teams.")]
 Agents = Annotated[UUID | Literal["unassigned", "me"] | None, Query(description="Of an agent, of nobody, or yours.")]
@@ -151,9 +159,19 @@ class AuditPage(BaseModel):
     next_cursor: str | None
 
 
+class TicketsAsked(NamedTuple):
+    """Which tickets somebody asked for; `yours` are those of whoever it was."""
+
+    tickets: ticket_queue.QueueFilter
+    yours: bool
+
+    def of(self, credential: Credential) -> ticket_queue.QueueFilter:
+        """Give the tickets that a caller means."""
+        return replace(self.tickets, agent=credential.actor_id) if self.yours else self.tickets
+
+
 async def queue_filter(
     *,
-    credential: Caller,
     teams: Teams = None,
     agent: Agents = None,
     statuses: Statuses = None,
@@ -163,11 +181,11 @@ async def queue_filter(
     customer: Annotated[UUID | None, Query(description="Requested by this customer.")] = None,
     channel: Channel | None = None,
     category: Line = None,
-) -> ticket_queue.QueueFilter:
+) -> TicketsAsked:
     """Give the tickets asked for."""
-    return ticket_queue.QueueFilter(
+    tickets = ticket_queue.QueueFilter(
         teams=teams,
-        agent=credential.actor_id if agent == "me" else agent,
+        agent=None if agent == "me" else agent,
         statuses=statuses,
         priorities=priorities,
         types=types,
@@ -176,12 +194,13 @@ async def queue_filter(
         channel=channel,
         category=category,
     )
+    return TicketsAsked(tickets, yours=agent == "me")
 
 
-Tickets = Annotated[ticket_queue.QueueFilter, Depends(queue_filter)]
+Tickets = Annotated[TicketsAsked, Depends(queue_filter)]
 
 
-@router.get(
+@repeated.get(
     "/queue",
     operation_id="queue.list",
     summary="List tickets as on an agent's screen",
@@ -207,28 +226,34 @@ async def list_queue(
     """
     desk = await reading_desk(request, credential)
     past, asked = await moment_asked(request, desk, as_of, occurred_as_of, cursor=cursor, after=after)
-    page: Listing[ticket_queue.QueueEntry] | QueueThen
     if past:
         seconds = request.app.state.longest_wait
-        page = await list_tickets_at(
-            desk.workspace, asked, tickets, sort=sort, limit=limit, cursor=cursor, wait=seconds
+        then = await list_tickets_at(
+            desk.workspace, asked, tickets.of(credential), sort=sort, limit=limit, cursor=cursor, wait=seconds
         )
-        told = moment_told(page.moment)
+        items, further, told = [item._asdict() for item in then.items], then.cursor, moment_told(then.moment)
     else:
         await wait_if_asked(request, desk, ticket_queue.VIEW, after)
-        page = await ticket_queue.list_tickets(desk.workspace, tickets, sort=sort, limit=limit, cursor=cursor)
-        told = {"position": page.position}
-    ids = {one for item in page.items for one in (item.agent_id, item.team_id, item.requester_id) if one is not None}
+        page = await ticket_queue.list_told(
+            desk.workspace, tickets.of(credential), sort=sort, limit=limit, cursor=cursor
+        )
+        items, further, told = page.items, page.cursor, {"position": page.position}
     content = {
-        "items": [item._asdict() for item in page.items],
-        "names": {str(one): name for one, name in (await directory.names(desk.workspace, ids)).items()},
+        "items": items,
+        "names": await _names_in(desk.workspace, items),
         **told,
-        "next_cursor": page.cursor,
+        "next_cursor": further,
     }
     return await true_of(desk, told["position"], content)
 
 
-@router.get(
+async def _names_in(workspace: Workspace, items: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Give the names of people and teams whose ids are in items of the queue."""
+    ids = {one.int: one for item in items for one in (item["agent_id"], item["team_id"], item["requester_id"]) if one}
+    return {str(one): name for one, name in (await directory.names(workspace, ids.values())).items()}
+
+
+@repeated.get(
     "/queue/counts",
     operation_id="queue.counts",
     summary="Count tickets",
@@ -251,12 +276,14 @@ async def count_queue(
     _, asked = await moment_asked(request, desk, as_of, occurred_as_of, after=after, at=at)
     found: Counts | CountsThen
     if asked is not None:
-        found = await count_tickets_at(desk.workspace, asked, tickets, by=by, wait=request.app.state.longest_wait)
+        found = await count_tickets_at(
+            desk.workspace, asked, tickets.of(credential), by=by, wait=request.app.state.longest_wait
+        )
         told = moment_told(found.moment)
     else:
         await wait_if_asked(request, desk, ticket_queue.VIEW, after)
         position = None if at is None else await known_position(request, desk, at)
-        found = await ticket_queue.count_tickets(desk.workspace, tickets, by=by, at=position)
+        found = await ticket_queue.count_tickets(desk.workspace, tickets.of(credential), by=by, at=position)
         told = {"position": found.position}
     counts = {"" if value is None else str(value): number for value, number in found.counts.items()}
     content = {"by": by, "counts": counts, "total": sum(counts.values()), **told}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID  # noqa: TC003 - part of the public row
+from weakref import WeakKeyDictionary
+
+import psycopg
 
 from domain import agent as agents
 from domain import customer_events as customers
 from domain import team as teams
-from projections.bookkeeping import ViewsNotReady
 from projections.listing import Listing, list_rows
 from projections.selection import Sort, Where
 from projections.table import Column, Row, Rows, Table
@@ -42,7 +46,7 @@ TABLE: Final = Table(
         Column("foreign_id_sealed", "text"),
     ),
     key=("id",),
-    indexes=("(kind, entered)", "(organisation, entered)"),
+    indexes=("(kind, entered)", "(organisation, entered)", "(since)"),
     keeps_past=True,
 )
 
@@ -137,7 +141,7 @@ def _apply(row: Row, event: Event) -> None:
 
 VIEW: Final = View(
     name="directory",
-    version=1,
+    version=2,
     table=TABLE,
     fold=fold,
     topics=topics_of(customers.CustomerEvent) | topics_of(agents.AgentEvent) | topics_of(teams.TeamEvent),
@@ -203,18 +207,99 @@ async def list_entries(
 
 
 async def names(workspace: Workspace, ids: Collection[UUID]) -> dict[UUID, str]:
-    """Give the names of those that the directory has; nothing where the view is not there yet."""
+    """Give the names of those that the directory has; nothing where the view is not there yet.
+
+    They are remembered, sealed as they are stored, and looked up again once the directory has changed. Whether it has
+    is asked every NAMES_SECONDS at most, so that a name may be older by as much.
+    """
     if not ids:
         return {}
-    where = Where()
-    where.add("id = ANY(%(ids)s)", ids=list(ids))
+    known = _known.setdefault(workspace, _KnownNames())
     try:
-        found = await list_rows(workspace, VIEW, where, OLDEST_FIRST, name="names", limit=len(ids), cursor=None)
-    except ViewsNotReady:
+        entries = await known.entries(workspace, ids)
+    except psycopg.errors.UndefinedTable:
         return {}
-    opened: list[Any] = await workspace.keyring.reveal([(row["id"], row["name_sealed"]) for row in found.items])
-    pairs = zip(found.items, opened, strict=True)
-    return {row["id"]: name for row, value in pairs if (name := row["name"] if value is None else value) is not None}
+    opened: list[Any] = await workspace.keyring.reveal([(one, entries[one.int].sealed) for one in ids])
+    found = {}
+    for one, value in zip(ids, opened, strict=True):
+        name = entries[one.int].name if value is None else value
+        if name is not None:
+            found[one] = name
+    return found
+
+
+class _Name(NamedTuple):
+    name: str | None
+    sealed: str | None
+
+
+_NOBODY: Final = _Name(None, None)
+
+
+class _KnownNames:
+    """The names of one workspace as this process remembers them; by the number of an id, which is hashed at once."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, _Name] = {}
+        self._newest: tuple[int, int] | None = None
+        self._looked_at = float("-inf")
+
+    async def entries(self, workspace: Workspace, ids: Collection[UUID]) -> dict[int, _Name]:
+        """Give what is known of these; nobody for whom the directory does not have."""
+        if time.monotonic() - self._looked_at >= NAMES_SECONDS:
+            await self._look(workspace)
+        remembered, newest = self._entries, self._newest
+        known = {one.int: name for one in ids if (name := remembered.get(one.int)) is not None}
+        missing = [one for one in ids if one.int not in known]
+        if not missing:
+            return known
+        found = {one.int: _NOBODY for one in missing}
+        found |= {one.int: _Name(*name) for one, *name in await _ask(workspace, _NAMES, {"ids": missing})}
+        # Where the directory has changed meanwhile, what was read may be from before.
+        if self._newest == newest and self._entries is remembered:
+            remembered.update(found)
+            if len(remembered) > NAMES_HELD:
+                self._entries = {}
+        return known | found
+
+    async def _look(self, workspace: Workspace) -> None:
+        """Forget the names that have changed: all of them where the view was built anew."""
+        self._looked_at = time.monotonic()
+        rows = await _ask(workspace, _NEWEST, {})
+        newest = rows[0] if rows else None
+        if newest != self._newest:
+            if newest is not None and self._newest is not None and newest[0] == self._newest[0]:
+                remembered = self._entries
+                for (one,) in await _ask(workspace, _CHANGED, {"since": self._newest[1]}):
+                    remembered.pop(one.int, None)
+            else:
+                self._entries = {}
+            self._newest = newest
+
+
+NAMES_SECONDS: Final = 0.1
+NAMES_HELD: Final = 50_000  # about 20 MB
+_known: WeakKeyDictionary[Workspace, _KnownNames] = WeakKeyDictionary()
+
+
+async def _ask(workspace: Workspace, statement: str, parameters: dict[str, Any]) -> list[Any]:
+    async with workspace.database.pool.connection() as connection:
+        cursor = await connection.execute(_placed(workspace.schema, statement), parameters, prepare=True, binary=True)
+        return await cursor.fetchall()
+
+
+@cache
+def _placed(schema: str, statement: str) -> bytes:
+    return statement.format(place=VIEW.shelf(schema).place.as_string()).encode()
+
+
+# Another table is another build of the view, and in one the last change is known by its position.
+_NEWEST: Final = "SELECT tableoid::bigint, since FROM {place} ORDER BY since DESC LIMIT 1"
+_CHANGED: Final = "SELECT id FROM {place} WHERE since > %(since)s"
+_NAMES: Final = """
+SELECT d.id, d.name, d.name_sealed FROM unnest(%(ids)s::uuid[]) u (id)
+CROSS JOIN LATERAL (SELECT * FROM {place} WHERE id = u.id OFFSET 0) d
+"""
 
 
 _SEALED: Final = ("name", "email", "phone", "foreign_id")

@@ -171,10 +171,11 @@ async def list_rows(
     cursor: str | None,
     now: datetime | None = None,
     columns: tuple[str, ...] | None = None,
+    names: tuple[str, ...] | None = None,
 ) -> Listing[Row]:
     """Give a page of rows; a cursor continues a list at the position, and the instant `now`, it was begun at.
 
-    `columns`, all if unsaid, have those of the sort among them. Raises CursorInvalid, CursorExpired, ViewsNotReady.
+    `columns`, all if unsaid, have those of the sort among them; `names` are what others are called in the rows. Raises CursorInvalid, CursorExpired, ViewsNotReady.
     """
     digest = where.digest(name)
     start = Cursor.read(cursor, view, digest, sort) if cursor is not None else None
@@ -185,8 +186,9 @@ async def list_rows(
     parameters = {**where.parameters, "now": now}
     if start is not None:
         parameters |= {"position": start.position} | {f"last_{i}": value for i, value in enumerate(start.last)}
-    names = view.table.names if columns is None else columns
-    source = where.select(view, workspace.schema, names, sort, limit + 1, pinned=start is not None)
+    columns = view.table.names if columns is None else columns
+    names = columns if names is None else names
+    source = where.select(view, workspace.schema, columns, sort, limit + 1, pinned=start is not None)
     rows = await _with_position(workspace, view, source, parameters)
     position, recorded_at, kept_from = rows[0][:3]
     if start is not None:

@@ -32,6 +32,7 @@ SALT_BYTES: Final = 16
 ERASED: Final = "[erased]"
 """What an opened personal value reads as when its key or bytes are gone."""
 KEYS_HELD: Final = 25_000  # about 10 MB; beyond it the longest unused is dropped and read again when needed
+OPENED_HELD: Final = 30_000  # texts, about 15 MB: the subjects and names that lists show again and again
 
 
 class RootKeyError(Exception):
@@ -80,6 +81,8 @@ class Keyring:
         self._wrapping = AESGCM(_derive(root, f"personal keys of {workspace}"))
         self._hashing = _derive(root, f"keyed hashes of {workspace}")
         self._keys: OrderedDict[UUID, AESGCM | None] = OrderedDict()
+        # Token → stream it comes from and text. Held no longer than the keys: whatever makes a key go drops them all.
+        self._opened: dict[str, tuple[int, str]] = {}
         name = Identifier(schema)
         self._sql_load = SQL(_LOAD).format(schema=name).as_string()
         self._sql_insert = SQL(_INSERT).format(schema=name).as_string()
@@ -115,20 +118,32 @@ class Keyring:
 
     async def reveal(self, items: Iterable[tuple[UUID, str | None]]) -> list[Any]:
         """Open sealed tokens, each with the stream it comes from; ERASED where key or bytes are gone, None for None."""
-        pairs = list(items)
-        parts = [None if token is None else token.split(".", 2) for _, token in pairs]
-        wanted = {_subject(part[2]) for part in parts if part is not None and len(part) == _TOKEN_PARTS}
-        await self._fetch({subject for subject in wanted if subject not in self._keys})
         found: list[Any] = []
-        for (stream, _), part in zip(pairs, parts, strict=True):
-            if part is None:
-                found.append(None)
-            elif len(part) != _TOKEN_PARTS:
-                found.append(ERASED)
+        sealed: list[tuple[int, UUID, str]] = []
+        for place, (stream, token) in enumerate(items):
+            held = None if token is None else self._opened.get(token)
+            if held is not None and held[0] == stream.int:
+                found.append(held[1])
             else:
-                value = self.open(stream, int(part[0]), part[1], part[2])
-                found.append(ERASED if value is None else value[0])
+                found.append(None)
+                if token is not None:
+                    sealed.append((place, stream, token))
+        if sealed:
+            await self._reveal(sealed, found)
         return found
+
+    async def _reveal(self, sealed: list[tuple[int, UUID, str]], found: list[Any]) -> None:
+        """Open tokens and put each value at its place."""
+        parts = [token.split(".", 2) for _, _, token in sealed]
+        wanted = {_subject(part[2]) for part in parts if len(part) == _TOKEN_PARTS}
+        await self._fetch({subject for subject in wanted if subject not in self._keys})
+        for (place, stream, token), part in zip(sealed, parts, strict=True):
+            value = self.open(stream, int(part[0]), part[1], part[2]) if len(part) == _TOKEN_PARTS else None
+            found[place] = ERASED if value is None else value[0]
+            if value is not None and isinstance(value[0], str):
+                self._opened[token] = stream.int, value[0]
+        while len(self._opened) > OPENED_HELD:
+            del self._opened[next(iter(self._opened))]
 
     def seal(self, subject: UUID, stream: UUID, version: int, field: str, plain: bytes) -> bytes:
         """Encrypt a value under a person's key, bound to its place; the result names the person."""
@@ -154,8 +169,9 @@ class Keyring:
         return (from_json(plain[SALT_BYTES:]),)
 
     def forget(self) -> None:
-        """Drop every key held in memory; they are read again when needed."""
+        """Drop every key held in memory, and what was opened with them; they are read again when needed."""
         self._keys.clear()
+        self._opened.clear()
 
     def _place(self, stream: UUID, version: int, field: str) -> bytes:
         return b"%b\0%b%d\0%b" % (self._workspace, stream.bytes, version, field.encode())
@@ -167,6 +183,8 @@ class Keyring:
         async with self._database.pool.connection() as connection:
             cursor = await connection.execute(self._sql_load, (wanted,), prepare=True)
             found: dict[UUID, bytes] = dict(await cursor.fetchall())
+        if len(found) < len(wanted):
+            self._opened.clear()  # a key may have gone
         for subject in wanted:
             wrapped = found.get(subject)
             self._keys[subject] = None if wrapped is None else AESGCM(self._unwrap(subject, wrapped))

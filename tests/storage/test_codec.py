@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 from pydantic_core import from_json
@@ -15,6 +16,7 @@ from pydantic_core import from_json
 from domain import customer_events
 from domain.customer import Customer
 from domain.event import ERASED, Act, Channel, Provenance, Role
+from storage import keyring
 from storage.append import Submission
 from storage.codec import UndecodableState, UnknownTopic, decode, encode
 from storage.keyring import Keyring, RootKeyError, root_key
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from storage.database import Workspace
     from storage.log_reader import StoredRow
+    from storage.settings import Settings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ACT = Act(NOW, Provenance(actor_id=uuid4(), role=Role.AGENT, channel=Channel.API), source_address="192.0.2.7")
@@ -89,7 +92,41 @@ async def test_a_value_cannot_be_moved_to_another_place(alpha: Workspace) -> Non
     other = await stored(alpha, registered())
     token = decode(row).event.name
     moved = token.replace("1.name.", "1.email.")
+    assert await alpha.keyring.reveal([(row.stream, token)]) == ["韩梅梅"]  # which is remembered
     assert await alpha.keyring.reveal([(row.stream, moved), (other.stream, token)]) == [ERASED, ERASED]
+
+
+async def destroy_keys(settings: Settings) -> None:
+    async with await psycopg.AsyncConnection.connect(settings.database_url or "", autocommit=True) as owner:
+        await owner.execute("DELETE FROM ws_alpha.personal_keys")
+
+
+async def test_what_was_opened_is_forgotten_with_the_keys(alpha: Workspace, settings: Settings) -> None:
+    row = await stored(alpha, registered())
+    token = decode(row).event.name
+    for _ in range(2):
+        assert await alpha.keyring.reveal([(row.stream, token)]) == ["韩梅梅"]
+    await destroy_keys(settings)
+    alpha.keyring.forget()
+    assert await alpha.keyring.reveal([(row.stream, token)]) == [ERASED]
+
+
+async def test_what_was_opened_is_forgotten_once_any_key_is_found_gone(alpha: Workspace, settings: Settings) -> None:
+    row, other = await stored(alpha, registered()), await stored(alpha, registered())
+    tokens = [(one.stream, decode(one).event.name) for one in (row, other)]
+    assert await alpha.keyring.reveal(tokens) == ["韩梅梅"] * 2
+    alpha.keyring._keys.clear()
+    await destroy_keys(settings)
+    await alpha.keyring.load([row])
+    assert await alpha.keyring.reveal(tokens) == [ERASED] * 2
+
+
+async def test_only_so_much_of_what_was_opened_is_remembered(alpha: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "OPENED_HELD", 2)
+    rows = [await stored(alpha, registered()) for _ in range(4)]
+    for _ in range(2):
+        assert await alpha.keyring.reveal([(one.stream, decode(one).event.name) for one in rows]) == ["韩梅梅"] * 4
+        assert len(alpha.keyring._opened) == 2
 
 
 async def test_a_value_of_one_workspace_cannot_be_opened_in_another(alpha: Workspace, beta: Workspace) -> None:
