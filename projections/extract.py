@@ -1,92 +1,198 @@
-"""Reads from an event only the fields that a view looks at: a rebuild meets every event there ever was."""
+"""Reads from an event only the fields that its views look at: a rebuild meets every event there ever was."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime
+from enum import Enum
+from functools import partial
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NotRequired, TypedDict, Union, get_args, get_origin
+from uuid import UUID
 
-from pydantic import ConfigDict, ValidationError, create_model
+from msgspec import DecodeError, Meta
+from msgspec.json import Decoder
+from pydantic import AwareDatetime, BaseModel
 
 from domain.event import Event
 from projections.view import events_of
-from storage.codec import Recorded, UndecodableState, decode, event_type, sealed
+from storage.codec import Recorded, decode, event_type, sealed
+from storage.log_reader import StoredRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from pydantic.fields import FieldInfo
+
     from projections.view import View
-    from storage.log_reader import StoredRow
+    from storage.log_reader import RawRow
+
+_PLAIN: Final = (str, int, bool, UUID, NoneType)
+_recorded: Final[Callable[[tuple[Any, int, datetime]], Recorded]] = partial(tuple.__new__, Recorded)
+_put: Final = object.__setattr__
+
+
+class _Shape(NamedTuple):
+    """How the events of a topic are read; `read` None: nobody wants them."""
+
+    cls: Any
+    read: Callable[[bytes], dict[str, Any]] | None
+    fields: int
+    """How many there are where none is left out."""
+    absent: dict[str, Any]
+    """What fields are that the stored state leaves out."""
+    models: tuple[tuple[str, type[BaseModel], dict[str, Any]], ...]
+    """Fields that are models, with what their own fields are when left out."""
+    personal: frozenset[str]
 
 
 class Extract:
-    """Decodes events for one view.
+    """Decodes events for views that are folded together.
 
-    What it gives are events of their own classes with the fields that the view reads and no others; personal values
-    are sealed. A type that has had other shapes is decoded in full. Events at positions `skipped` are passed over,
-    whatever they are (`bookkeeping.skipped`).
+    What it gives are events of their own classes with the fields that one of the views reads and no others; personal
+    values are sealed. A type that has had other shapes is decoded in full, and so is an event that is not as expected.
+    Events at positions `skipped` are passed over, whatever they are (`bookkeeping.skipped`).
     """
 
-    def __init__(self, view: View, skipped: Collection[int] = ()) -> None:
-        self._view = view
+    def __init__(self, *views: View, skipped: Collection[int] = ()) -> None:
+        self._views = views
         self._skipped = skipped
-        self._readers: dict[str, Callable[[StoredRow], Recorded] | None] = {}
+        self._shapes: dict[str, _Shape] = {}
         known = events_of(Event)
-        # Whatever is not known here is read whole: it may be something that the view should fold.
-        self.without: Final = [cls.TOPIC for cls in known if not view.wants(cls.TOPIC)]
+        # Whatever is not known here is read whole: it may be something that a view should fold.
+        self.without: Final = [cls.TOPIC for cls in known if not self._wanting(cls.TOPIC)]
         """Topics that need not be read."""
         self.bare: Final = [
-            cls.TOPIC
-            for cls in known
-            if view.reads is not None and cls.class_version == 1 and not view.reads & cls.PERSONAL.keys()
+            cls.TOPIC for cls in known if (reads := self._reads(cls)) is not None and not reads & cls.PERSONAL.keys()
         ]
         """Topics of which no personal values need be read."""
 
-    def recorded(self, rows: Iterable[StoredRow]) -> Iterator[Recorded]:
-        """Give the events that the view folds. Raises UnknownTopic, UndecodableState."""
-        readers = self._readers
+    def recorded(self, rows: Iterable[RawRow]) -> Iterator[Recorded]:
+        """Give the events that the views fold. Raises UnknownTopic, UndecodableState."""
+        shapes = self._shapes
         if skipped := self._skipped:
-            rows = (row for row in rows if row.position not in skipped)
+            rows = (row for row in rows if row[0] not in skipped)
         for row in rows:
+            position, stream, version, topic, state, _, recorded_at = row
             try:
-                reader = readers[row.topic]
+                cls, read, fields, absent, models, personal = shapes[topic]
             except KeyError:
-                reader = readers[row.topic] = self._reader(row)
-            if reader is not None:
-                yield reader(row)
-
-    def _reader(self, row: StoredRow) -> Callable[[StoredRow], Recorded] | None:
-        cls: Any = event_type(row)
-        view = self._view
-        if not view.wants(row.topic):
-            return None
-        if view.reads is None or cls.class_version != 1:
-            return decode
-        personal = view.reads & cls.PERSONAL.keys()
-        # A field without a default that may be None is left out of the stored state.
-        fields: dict[str, Any] = {
-            name: (field.rebuild_annotation(), None if field.is_required() and name in cls._ABSENT else field)
-            for name, field in cls.model_fields.items()
-            if name in view.reads - personal
-        }
-        if personal:
-            fields["commitments"] = (dict[str, str], {})
-        model = create_model(cls.__name__, __config__=ConfigDict(extra="ignore"), **fields)
-        validate = model.__pydantic_validator__.validate_json
-        make, put = cls.__new__, object.__setattr__
-
-        def read(row: StoredRow) -> Recorded:
+                cls, read, fields, absent, models, personal = shapes[topic] = self._shape(StoredRow._make(row))
+            if read is None:
+                continue
+            if read is _whole:
+                yield decode(StoredRow._make(row))
+                continue
             try:
-                values = validate(row.state).__dict__
-            except ValidationError:
-                decode(row)  # says what is wrong as it is said everywhere
-                message = f"cannot be read for {view.name}"
-                raise UndecodableState(row, message) from None
+                values = read(state)
+            except (DecodeError, UnicodeDecodeError):
+                yield decode(StoredRow._make(row))  # says what is wrong as it is said everywhere
+                continue
+            if len(values) != fields:
+                values = absent | values
+            for name, model, left_out in models:
+                values[name] = _modelled(model, left_out | values[name])
             if personal:
                 has = values.pop("commitments")
-                values.update(dict.fromkeys(personal), **sealed(row, personal & has.keys()))
-            values["originator_id"] = row.stream
-            values["originator_version"] = row.version
-            event = make(cls)
-            put(event, "__dict__", values)
-            return Recorded(event, row.position, row.recorded_at)
+                values.update(dict.fromkeys(personal), **sealed(StoredRow._make(row), personal & has.keys()))
+            values["originator_id"] = stream
+            values["originator_version"] = version
+            event = cls.__new__(cls)
+            _put(event, "__dict__", values)
+            yield _recorded((event, position, recorded_at))
 
-        return read
+    def _wanting(self, topic: str) -> list[View]:
+        return [view for view in self._views if view.wants(topic)]
+
+    def _reads(self, cls: type[Event]) -> frozenset[str] | None:
+        """Give the fields of a type that its views read; None for all of them."""
+        reads: frozenset[str] = frozenset()
+        for view in self._wanting(cls.TOPIC):
+            if view.reads is None or cls.class_version != 1:
+                return None
+            reads |= view.reads
+        return reads
+
+    def _shape(self, row: StoredRow) -> _Shape:
+        cls: Any = event_type(row)
+        if not self._wanting(row.topic):
+            return _Shape(cls, None, 0, {}, (), frozenset())
+        reads = self._reads(cls)
+        whole = _Shape(cls, _whole, 0, {}, (), frozenset())
+        if reads is None:
+            return whole
+        personal = reads & cls.PERSONAL.keys()
+        # A field without a default that may be None is left out of the stored state.
+        fields = {
+            name: (field, field.default if not field.is_required() else None)
+            for name, field in cls.model_fields.items()
+            if name in reads - personal
+        }
+        optional = {name for name, (field, _) in fields.items() if not field.is_required() or name in cls._ABSENT}
+        try:
+            kinds = _kinds({name: field for name, (field, _) in fields.items()}, optional)
+        except TypeError:
+            return whole
+        absent = {name: value for name, (_, value) in fields.items() if name in optional}
+        if personal:
+            kinds["commitments"] = NotRequired[dict[str, str]]
+            absent["commitments"] = {}
+        return _Shape(
+            cls,
+            Decoder(TypedDict(cls.__name__, kinds)).decode,  # type: ignore[operator]
+            len(kinds),
+            absent,
+            tuple(
+                (name, field.annotation, _defaults(field.annotation))
+                for name, (field, _) in fields.items()
+                if _is_model(field.annotation)
+            ),
+            personal,
+        )
+
+
+def _whole(state: bytes) -> dict[str, Any]:
+    """Stand for decoding in full; never called."""
+    raise NotImplementedError(state)
+
+
+def _kinds(fields: dict[str, FieldInfo], optional: Iterable[str]) -> dict[str, Any]:
+    """Give the types of fields as they lie in JSON. Raises TypeError where one says more than its type does."""
+    kinds: dict[str, Any] = {}
+    for name, field in fields.items():
+        if field.default_factory is not None or field.alias is not None or field.metadata:
+            raise TypeError(name)
+        kind = _kind(field.annotation)
+        kinds[name] = NotRequired[kind] if name in optional else kind
+    return kinds
+
+
+def _kind(annotation: Any) -> Any:
+    """Give a type as it lies in JSON. Raises TypeError where there is more to it."""
+    if annotation in _PLAIN or (isinstance(annotation, type) and issubclass(annotation, Enum)):
+        return annotation
+    if annotation is AwareDatetime:
+        return Annotated[datetime, Meta(tz=True)]
+    if _is_model(annotation):
+        return TypedDict(annotation.__name__, _kinds(annotation.model_fields, _defaults(annotation)))  # type: ignore[operator]
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(map(_kind, get_args(annotation)))]  # noqa: UP007 - of types known only now
+    if get_origin(annotation) is tuple and get_args(annotation)[1:] == (...,):
+        return tuple.__class_getitem__((_kind(get_args(annotation)[0]), ...))
+    raise TypeError(annotation)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
+
+
+def _modelled(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    made = model.__new__(model)
+    _put(made, "__dict__", values)
+    _put(made, "__pydantic_fields_set__", values.keys())
+    _put(made, "__pydantic_extra__", None)
+    _put(made, "__pydantic_private__", None)
+    return made

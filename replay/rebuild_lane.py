@@ -14,10 +14,10 @@ from psycopg.sql import SQL, Identifier
 from projections import bookkeeping
 from projections.bookkeeping import Mark
 from projections.extract import Extract
-from projections.page import Page
 from projections.view import ViewError
+from replay.held_rows import Held, Stretch
 from storage.codec import UnreadableEvent
-from storage.log_reader import Cut
+from storage.log_reader import Cut, StoredRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from projections.table import Rows, Shelf
     from projections.view import View
     from storage.database import Workspace
-    from storage.log_reader import StoredRow
 
-PAGE_EVENTS: Final = 25_000  # larger pages meet a row more often before it is written, and hold more of them in memory
+PAGE_EVENTS: Final = 10_000  # a page is in memory three times over: read, folded, and its bytes in the driver
+HELD_ROWS: Final = 20_000  # a row held for long meets more of its events before it is written
+HELD_PAGES: Final = 50  # pages at most whose events are taken in anew after a kill, where they change few rows
 PAGES_BETWEEN_COLLECTIONS: Final = 20
 
 
@@ -99,7 +100,7 @@ class Lane:
         self._shadow = site.shadow
         self.skipped = skipped
         """Events that the view passes over."""
-        self._extract = Extract(site.view, skipped)
+        self._extract = Extract(site.view, skipped=skipped)
         self._cut = Cut()
         self.stand(0)
 
@@ -127,27 +128,32 @@ class Lane:
         self._cut = Cut(number, lanes, self._extract.without, self._extract.bare)
 
     async def reach(self, target: int, tell: Callable[[], None]) -> None:
-        """Take in the log up to a position, a page a transaction; `tell` is called after each.
+        """Take in the log up to a position; `tell` is called after each write.
 
-        While the server writes one page, the next is folded here and the one after it is read. Raises RebuildFailed,
-        RebuildRunning.
+        Rows are held and written when there are many, so that most of them are written once. While the server writes,
+        the next page is folded here and the one after it is read. Raises RebuildFailed, RebuildRunning.
         """
         reading = asyncio.create_task(self.read(self.position, target))
         writing: asyncio.Task[None] | None = None
-        written: Rows = {}
+        held, written = Held(), Held()
         pages = 0
         try:
             while (page := await reading) is not None:
                 reading = asyncio.create_task(self.read(page.ceiling.position, target))
-                rows = await self._shadow.load(self._looking, self.streams(page))
-                # The page before may not be committed yet; its rows are newer than those just loaded.
-                rows |= written
-                changed = self.folded(page, rows)
-                if writing is not None:
+                if writing is not None and writing.done():
                     await writing
-                    tell()
-                writing = asyncio.create_task(self._write(page.ceiling, rows, changed))
-                written = changed
+                    written = Held()
+                met, begun = self._met(page)
+                missing = met - begun - held.streams
+                held.move(written, missing & written.streams)
+                held.load(await self._shadow.load(self._looking, missing - written.streams))
+                held.take(met, self.folded(page, held.rows))
+                if page.ceiling.position == target or len(held.rows) >= HELD_ROWS or held.pages >= HELD_PAGES:
+                    if writing is not None:
+                        await writing
+                        tell()
+                    writing = asyncio.create_task(self._write(page.ceiling, held.loaded, held.changed()))
+                    held, written = Held(), held
                 pages += 1
                 if pages % PAGES_BETWEEN_COLLECTIONS == 0:
                     gc.collect()
@@ -162,25 +168,30 @@ class Lane:
             # A thread cannot be stopped, and its connection must not be closed under it.
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def read(self, after: int, target: int) -> Page | None:
+    async def read(self, after: int, target: int) -> Stretch | None:
         """Give what the lane takes of the next positions, which may be nothing; None at the target."""
         if after >= target:
             return None
         upto = min(after + PAGE_EVENTS * self._cut.lanes, target)
         log = self._site.workspace.log
         rows = await asyncio.to_thread(log.page_over, self._reading, after, upto, self._cut)
-        at_ceiling = rows and rows[-1].position == upto
-        return Page(rows, ceiling=Mark(upto, rows[-1].recorded_at if at_ceiling else None))
+        at_ceiling = rows and rows[-1][0] == upto
+        return Stretch(rows, Mark(upto, rows[-1][6] if at_ceiling else None))
 
-    def streams(self, page: Page) -> set[UUID]:
+    def streams(self, page: Stretch) -> set[UUID]:
         """Name the streams that may have rows already: those whose first event is in the page have none."""
-        view = self._site.view
-        found = page.streams(view, 0, len(page), self.skipped)
-        if view.needs is None:
-            found.difference_update([row.stream for row in page.rows if row.version == 1])
-        return found
+        met, begun = self._met(page)
+        return met - begun
 
-    def folded(self, page: Page, rows: Rows) -> Rows:
+    def _met(self, page: Stretch) -> tuple[set[UUID], set[UUID]]:
+        """Name the streams whose rows a page is folded into, and which of them have none before."""
+        needs = self._site.view.needs
+        if needs is None:
+            return {row[1] for row in page.rows}, {row[1] for row in page.rows if row[2] == 1}
+        found = {stream for one in self._extract.recorded(page.rows) if (stream := needs(one.event)) is not None}
+        return found, set()
+
+    def folded(self, page: Stretch, rows: Rows) -> Rows:
         """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
         view = self._site.view
         try:
@@ -190,15 +201,15 @@ class Lane:
         except Exception as error:
             raise RebuildFailed.at(self._culprit(page, rows), view, error) from error
 
-    def _culprit(self, page: Page, rows: Rows) -> StoredRow:
+    def _culprit(self, page: Stretch, rows: Rows) -> StoredRow:
         """Find the event at which a fold of a page fails, by folding one at a time."""
         known = dict(rows)
         for row in page.rows:
             try:
                 known |= self._site.view.fold(known, self._extract.recorded([row]))
             except Exception:  # noqa: BLE001 - whatever it is, it is reported with the event
-                return row
-        return page.rows[-1]
+                return StoredRow._make(row)
+        return StoredRow._make(page.rows[-1])
 
     async def _write(self, ceiling: Mark, rows: Rows, changed: Rows) -> None:
         """Commit a page: its rows and how far the lane has come. Raises RebuildRunning when it is not ours any more."""

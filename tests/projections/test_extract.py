@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 
+from domain.event import Event
+from projections import extract
 from projections.extract import Extract
-from projections.registry import VIEWS
+from projections.registry import BY_NAME, VIEWS
+from projections.view import events_of
 from storage.append import NewEvent, Submission
 from storage.codec import UnknownTopic, UnreadableEvent, decode
+from storage.log_reader import StoredRow
 from tests.projections.desk_days import DeskDays, record
 
 if TYPE_CHECKING:
@@ -63,3 +70,33 @@ async def test_what_cannot_be_read_says_so_as_decoding_does(alpha: Workspace) ->
                     decode(rows[0])
                 assert str(extracted.value) == str(decoded.value)
     assert isinstance(decoded.value, UnknownTopic)
+
+
+@EACH_VIEW
+def test_no_event_is_decoded_in_full_for_a_view_that_names_its_fields(view: View) -> None:
+    if view.reads is None:
+        return
+    now = datetime.now(UTC)
+    for cls in events_of(Event):
+        if view.wants(cls.TOPIC):
+            shape = Extract(view)._shape(StoredRow(1, UUID(int=1), 1, cls.TOPIC, b"", None, now))
+            assert shape.read is not extract._whole, cls.TOPIC
+
+
+async def test_views_that_are_folded_together_find_what_each_of_them_reads(alpha: Workspace) -> None:
+    desk = DeskDays(16, tickets=20)
+    await record(alpha, [*desk.first(), *desk.more(300)])
+    rows = await alpha.log.page(0, 5_000)
+    made_by = replace(
+        BY_NAME["directory"], name="made_by", reads=frozenset({"by", "attachments", "reason"}), topics=None
+    )
+    together = list(Extract(BY_NAME["ticket_queue"], BY_NAME["directory"], made_by).recorded(rows))
+    assert len(together) == len(rows)
+    for row, (event, *_) in zip(rows, together, strict=True):
+        whole = decode(row).event
+        assert (event.by, event.reason) == (whole.by, whole.reason)
+        assert event.by.model_dump() == whole.by.model_dump()
+        for view in (BY_NAME["ticket_queue"], BY_NAME["directory"]):
+            if view.wants(row.topic):
+                for name in type(whole).model_fields.keys() & (view.reads or type(whole).model_fields.keys()):
+                    assert getattr(event, name) == getattr(whole, name), (row.topic, name)

@@ -34,6 +34,7 @@ EACH_VIEW = pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_lane, "PAGE_EVENTS", 37)
+    monkeypatch.setattr(rebuild_lane, "HELD_ROWS", 1)
     monkeypatch.setattr(building, "NEAR_EVENTS", 20)
 
 

@@ -33,6 +33,7 @@ LANES = 2
 @pytest.fixture(autouse=True)
 def _small_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild_lane, "PAGE_EVENTS", 20)
+    monkeypatch.setattr(rebuild_lane, "HELD_ROWS", 1)
     monkeypatch.setattr(builds, "LEASE_SECONDS", 0.4)
     monkeypatch.setattr(builds, "RENEW_SECONDS", 0.1)
 
@@ -119,6 +120,7 @@ from storage.database import Database
 from storage.settings import Settings
 
 rebuild_lane.PAGE_EVENTS = 20
+rebuild_lane.HELD_ROWS = 1
 builds.LEASE_SECONDS = 0.4
 write = rebuild_lane.Lane._write
 
