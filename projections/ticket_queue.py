@@ -12,12 +12,13 @@ from psycopg.sql import Identifier
 from domain import sla, ticket_clocks
 from domain import ticket_events as happened
 from domain.priority import Priority
+from domain.sla import Metric
 from domain.status import Status
 from domain.ticket_clocks import FINISHED, METRICS, Promise
 from projections.listing import Counts, Listing, count_rows, find_row, list_rows, summarise
 from projections.selection import Sort, Where
 from projections.table import Column, Row, Rows, Table
-from projections.view import Draft, View, topics_of
+from projections.view import View, topics_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -91,6 +92,8 @@ TABLE: Final = Table(
 )
 
 _POLICY: Final = sla.STANDARD
+_FIRST_REPLY: Final = (Metric.FIRST_REPLY,)
+_FIRST_REPLY_MET: Final = PROMISED[Metric.FIRST_REPLY].met_at
 
 RANKS: Final[dict[str, int]] = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 
@@ -127,40 +130,44 @@ _TAKEN: Final[dict[type[happened.TicketEvent], tuple[str, ...]]] = {
 """Event → its fields that are columns of the same name, as they are after it. Every status is taken as well."""
 
 
-def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
+def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: C901 - a Draft, written out: half of a rebuild
     """Follow each ticket's present values; every event of a ticket moves its `updated_at` and `since`."""
-    draft = Draft(rows)
+    changed: Rows = {}
     for event, position, _ in recorded:
-        stream = event.originator_id
-        kind = type(event)
+        kind, values = type(event), event.__dict__
+        key = (values["originator_id"],)
         if kind is happened.Opened:
-            draft.put(_opened(event, position), stream)
+            changed[key] = _opened(event, position)
             continue
-        row = draft.get(stream)
+        row = changed.get(key)
         if row is None:
-            message = f"ticket {stream} has an event at position {position} but was never opened"
-            raise ValueError(message)
-        values = event.__dict__
+            found = rows.get(key)
+            if found is None:
+                message = f"ticket {key[0]} has an event at position {position} but was never opened"
+                raise ValueError(message)
+            row = changed[key] = found.copy()
         at = values["timestamp"]
         row["since"] = position
-        row["version"] = event.originator_version
+        row["version"] = values["originator_version"]
         # Occurred times of foreign histories may step back; the latest is when the ticket last changed.
-        row["updated_at"] = max(row["updated_at"], at)
+        if at > row["updated_at"]:  # noqa: PLR1730 - `max` takes thrice as long
+            row["updated_at"] = at
         status = values.get("status")
         moved = status is not None and status != row["status"]
         if moved or kind in ticket_clocks.RUN_BY:
             _run_clocks(row, event)
         if moved:
             _take_status(row, status, at)
-        for name in _TAKEN.get(kind, ()):
-            row[name] = values[name]
+        if kind in _TAKEN:
+            for name in _TAKEN[kind]:
+                row[name] = values[name]
         if kind is happened.PriorityChanged:
             row["urgency_rank"] = RANKS[event.priority]
         elif kind is happened.SubjectChanged:
             row["subject_sealed"] = event.subject
         elif kind is happened.Tagged or kind is happened.Untagged:
             row["tags"] = list(event.tags)
-    return draft.changed
+    return changed
 
 
 def _opened(event: happened.Opened, position: int) -> Row:
@@ -195,10 +202,11 @@ def _opened(event: happened.Opened, position: int) -> Row:
 
 def _run_clocks(row: Row, event: happened.TicketEvent) -> None:
     """Take what an event does to the promises about the ticket, whose status and priority are still as before it."""
-    status, priority = row["status"], Priority(row["priority"])
+    status = row["status"]
     touched = ticket_clocks.touched(event, status)
-    if not touched:
-        return
+    if not touched or (touched == _FIRST_REPLY and row[_FIRST_REPLY_MET] is not None):
+        return  # a first reply is given once and for all
+    priority = Priority(row["priority"])
     becomes = event.priority if isinstance(event, happened.PriorityChanged) else priority
     row["due_at"] = None
     for metric, names in PROMISED.items():
