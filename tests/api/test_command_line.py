@@ -204,6 +204,24 @@ def test_two_moments_of_the_queue_are_compared_as_a_table_and_as_json(desk: Desk
     assert "may still gain events" in gone.stdout
 
 
+def test_a_workspace_is_seeded_once_and_its_tickets_can_be_read(desk: Desk, environment: dict[str, str]) -> None:
+    seeded = desk("bench", "seed", "--events", "300", "--seed", "3", "--workspace", "large")
+    assert seeded.returncode == 0, seeded.stderr
+    figures = json.loads(seeded.stdout)
+    assert (figures["benchmark"], figures["workspace"], figures["events"], figures["seed"]) == ("seed", "large", 300, 3)
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        found = connection.execute(
+            "SELECT originator_id FROM ws_large.events WHERE topic = 'ticket.opened' LIMIT 1"
+        ).fetchone()
+    assert found is not None
+    assert "opened" in desk("-w", "large", "replay", str(found[0])).stdout
+    again = desk("bench", "seed", "--events", "300", "-w", "large")
+    assert again.returncode == 1
+    assert again.stderr.splitlines()[-1].startswith("desk: Workspace large has events already")
+    refused(desk("bench", "seed", "--events", "300", "-w", "No Such"), 1, "workspace name")
+    assert desk("bench", "seed", "--events", "0").returncode == 2
+
+
 def test_benchmarks_outside_a_checkout_say_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tests.benchmarks.append", None)
     refused(desk("bench", "append"), 2, "checkout")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import subprocess
+import sys
+import time
 from collections import Counter
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
+import psycopg
 import pytest
 
 from commands.desk import KINDS
@@ -16,6 +20,7 @@ from domain.customer import ContactKnown
 from projections.registry import VIEWS
 from projections.runner import Runner
 from storage.codec import decode
+from storage.settings import project_root
 from tests.benchmarks import seed
 from tests.benchmarks.ground import MeasurementError
 from tests.benchmarks.seeded_course import CELL_LENGTHS, PLACE_BITS, WEEK, Course
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from storage.settings import Settings
 
 EVENTS = 4_000
+PATIENCE = 60.0
 
 
 async def rows_of(workspace: Workspace) -> list[StoredRow]:
@@ -135,6 +141,39 @@ async def test_a_process_that_is_ended_leaves_nothing_and_the_next_call_begins_a
     rows = await rows_of(alpha)
     await alpha.keyring.load(rows)
     assert json.loads(rows[0].state)["by"]["role"] == "system"
+
+
+def test_a_command_that_is_killed_half_way_leaves_nothing_and_can_be_given_again(
+    settings: Settings, environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "api.cli", "bench", "seed", "-w", "large", "--events"]
+    with psycopg.connect(settings.database_url or "", autocommit=True) as watching:
+        seeding = subprocess.Popen(
+            [*command, "50000000"], cwd=project_root(), env=environment, stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_for(
+                watching,
+                "SELECT FROM pg_stat_progress_copy WHERE tuples_processed > 1000 AND datname = current_database()",
+            )
+        finally:
+            seeding.kill()
+            seeding.wait()
+        # The processes that made events had the connections of the one that was killed: they are gone, too.
+        wait_for(
+            watching, "SELECT WHERE (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()) = 1"
+        )
+        assert watching.execute("SELECT count(*) FROM ws_large.events").fetchone() == (0,)
+        again = subprocess.run([*command, "200"], cwd=project_root(), env=environment, capture_output=True, check=False)
+        assert again.returncode == 0, again.stderr
+        assert watching.execute("SELECT count(*), max(notification_id) FROM ws_large.events").fetchone() == (200, 200)
+
+
+def wait_for(connection: psycopg.Connection[Any], statement: LiteralString) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while connection.execute(statement).fetchone() is None:
+        assert time.monotonic() < deadline, statement
+        time.sleep(0.02)
 
 
 def test_lives_are_as_long_as_those_of_real_tickets() -> None:

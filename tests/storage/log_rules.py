@@ -60,6 +60,7 @@ class _Checker:
         self._connection = connection
         self._schema = schema
         self._keyring = keyring
+        self._standing: dict[UUID, Any] = {}
         self._heads: Counter[UUID] = Counter()
         self._kinds: dict[UUID, str] = {}
         self._subjects: set[UUID] = set()
@@ -102,6 +103,7 @@ class _Checker:
         if event.by.command_id is not None and event.by.command_id in self._commands:
             yield f"has the command {event.by.command_id} of another"
         self._commands.add(event.by.command_id)
+        yield from self._follows(event)
         boxes = {} if row.personal is None else json.loads(row.personal)
         if set(boxes) != set(commitments) or set(boxes) != set(event.personal_values()):
             yield "seals other values than it commits to"
@@ -112,6 +114,22 @@ class _Checker:
         if row.topic == "customer.registered":
             self._claim("email", event.email and normalise_email(event.email), row.stream)
             self._claim("phone", event.phone and normalise_phone(event.phone), row.stream)
+
+    def _follows(self, event: Any) -> Iterator[str]:
+        """Check that an event tells of its stream what its stream was before."""
+        before = self._standing.get(event.originator_id)
+        for name, value in event.__dict__.items():
+            if before is None or not name.startswith("previous_"):
+                continue
+            known = before.custom_fields.get(event.name) if name == "previous_value" else getattr(before, name[9:])
+            if known != value:
+                yield f"says {name} is {value!r}, and it was {known!r}"
+        if before is not None and getattr(event, "requester_id", None) != getattr(before, "requester_id", None):
+            yield "is of another requester's ticket"
+        try:
+            self._standing[event.originator_id] = event.mutate(before)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the event cannot be there
+            yield f"does not follow: {error!r}"
 
     def _commitment(self, row: StoredRow, field: str, box: str) -> str:
         raw = b64decode(box)
