@@ -128,7 +128,7 @@ def seed(
         typer.Option("--workspace", "-w", help="The workspace, which is made if it is not there; else seeded."),
     ] = None,
 ) -> None:
-    """Fill a workspace of this desk with a made-up log of believable tickets, to try the desk with."""
+    """Fill a workspace of this desk with a made-up log of believable tickets, to try it with. Views wait meanwhile."""
     _measure(context, "seed", events=events, seed=number, workspace=workspace)
 
 
