@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from api.access import GuardedRoute, caller_of
 from projections.bookkeeping import FAILED, view_status
+from projections.consumer_register import consumer_status
 from projections.registry import VIEWS
 from projections.skipping import skips
 from storage import metrics
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from commands.desk import Desk
     from projections.bookkeeping import ViewStatus
+    from projections.consumer_register import ConsumerStatus
     from projections.skipping import Skip
 
 router = APIRouter(route_class=GuardedRoute, tags=["about"])
@@ -41,6 +43,7 @@ async def read_metrics(request: Request, credential: Annotated[Credential, Depen
     desk: Desk = await request.app.state.desks.of(credential.workspace)
     metrics.refresh(request.app.state.database)
     standing = of_views(credential.workspace, await view_status(desk.workspace, VIEWS), await skips(desk.workspace))
+    standing += of_consumers(credential.workspace, await consumer_status(desk.workspace))
     # In a thread: with several processes this reads files of each.
     content = await asyncio.to_thread(metrics.exposition, credential.workspace, standing)
     return Response(content, media_type=metrics.CONTENT_TYPE)
@@ -75,3 +78,23 @@ def of_views(workspace: str, found: Sequence[ViewStatus], passed_over: Sequence[
             since.add_metric(place, status.failure.failed_at.timestamp())
         skipped.add_metric(place, sum(one.view == status.name for one in passed_over))
     return [head, events, seconds, stopped, stopped_at, since, skipped]
+
+
+def of_consumers(workspace: str, found: Sequence[ConsumerStatus]) -> list[Metric]:
+    """Say how far consumers have handed the log on, and which have stopped."""
+    labels = ("workspace", "consumer")
+    events = GaugeMetricFamily("desk_consumer_lag_events", "Events that a consumer was not handed", labels=labels)
+    seconds = GaugeMetricFamily(
+        "desk_consumer_lag_seconds", "Age of the oldest event that a consumer was not handed", labels=labels
+    )
+    attempts = GaugeMetricFamily(
+        "desk_consumer_attempts", "How often the event that is next was tried in vain", labels=labels
+    )
+    stopped = GaugeMetricFamily("desk_consumer_stopped", "1 where a consumer has stopped at an event", labels=labels)
+    for status in found:
+        place = (workspace, status.name)
+        events.add_metric(place, status.lag_events)
+        seconds.add_metric(place, status.lag_seconds)
+        attempts.add_metric(place, status.attempts)
+        stopped.add_metric(place, status.state == FAILED)
+    return [events, seconds, attempts, stopped]

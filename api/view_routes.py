@@ -37,6 +37,7 @@ from domain.status import Status
 from domain.ticket_events import TicketType
 from projections import audit_trail, directory, ticket_queue
 from projections.bookkeeping import view_status
+from projections.consumer_register import consumer_skips, consumer_status
 from projections.registry import VIEWS
 from projections.skipping import skips
 from replay.queue_as_of import count_tickets_at, list_tickets_at
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from commands.desk import Desk
+    from projections.bookkeeping import ViewStatus
+    from projections.consumer_register import ConsumerStatus
     from projections.listing import Counts
     from replay.queue_as_of import CountsThen
     from storage.credentials import Credential
@@ -336,15 +339,22 @@ async def list_audit_trail(
 
 @router.get("/views", operation_id="views.list", summary="Tell how far each view has come", response_model=None)
 async def list_views(request: Request, credential: Caller) -> Response:
-    """Name, version, position, lag and state of each view, what stopped it, and every event ever passed over."""
+    """Name, version, position, lag and state of each view, what stopped it, and every event ever passed over.
+
+    The same of consumers, to which events are handed on.
+    """
     desk: Desk = await request.app.state.desks.of(credential.workspace)
-    views = []
-    for status in await view_status(desk.workspace, VIEWS):
-        told = status._asdict()
-        told["failure"] = None if status.failure is None else status.failure._asdict()
-        views.append(told)
-    passed_over = [one._asdict() for one in await skips(desk.workspace)]
-    return Response(to_json({"views": views, "skips": passed_over}), media_type="application/json")
+
+    def told(status: ViewStatus | ConsumerStatus) -> dict[str, Any]:
+        return status._asdict() | {"failure": None if status.failure is None else status.failure._asdict()}
+
+    content = {
+        "views": [told(status) for status in await view_status(desk.workspace, VIEWS)],
+        "skips": [one._asdict() for one in await skips(desk.workspace)],
+        "consumers": [told(status) for status in await consumer_status(desk.workspace)],
+        "consumer_skips": [one._asdict() for one in await consumer_skips(desk.workspace)],
+    }
+    return Response(to_json(content), media_type="application/json")
 
 
 @router.get("/log", operation_id="log.head", summary="Tell where the log ends", response_model=None)

@@ -9,6 +9,7 @@ import typer
 
 from api.cli import (
     bench,
+    consuming,
     importing,
     keeping,
     log_keeping,
@@ -29,7 +30,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for part in (serving, keeping, view_keeping, rebuilding, log_keeping, programs, reading, queue_diff, importing, bench):
+for part in (
+    serving,
+    keeping,
+    view_keeping,
+    rebuilding,
+    consuming,
+    log_keeping,
+    programs,
+    reading,
+    queue_diff,
+    importing,
+    bench,
+):
     part.add_to(app)
 
 

@@ -41,7 +41,7 @@ def run(context: typer.Context, host: Host = None, port: Port = None, workers: W
     """Set everything up, load a demo desk if there is nothing yet, serve it, and print how to try it."""
     settings = _with(surroundings_of(context).settings(), host, port, workers)
     console = Console(soft_wrap=True, highlight=False)
-    _log_warnings()
+    log_warnings()
     with event_loop() as loop, contextlib.closing(listen(settings.host, settings.port)) as listener:
         loop.run(_run(settings, listener, console))
     console.print("Stopped. The next `desk run` finds everything as it is.")
@@ -66,7 +66,7 @@ def serve_http(
 ) -> None:
     """Serve HTTP, and keep the views up."""
     settings = _with(surroundings_of(context).settings(), host, port, workers)
-    _log_warnings()
+    log_warnings()
     with event_loop() as loop, contextlib.closing(listen(settings.host, settings.port)) as listener:
         address = _address(listener)
         loop.run(_migrated(settings, listener, views, lambda: typer.echo(f"Serving on {address}")))
@@ -74,7 +74,7 @@ def serve_http(
 
 def project(context: typer.Context) -> None:
     """Keep the views up, without serving HTTP."""
-    _log_warnings()
+    log_warnings()
     with event_loop() as loop:
         settings = surroundings_of(context).settings()
         loop.run(_migrated(settings, None, True, lambda: typer.echo("Keeping the views up")))  # noqa: FBT003
@@ -100,5 +100,6 @@ def _address(listener: socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _log_warnings() -> None:
+def log_warnings() -> None:
+    """Write what goes wrong to standard error, as a process that runs for long does."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

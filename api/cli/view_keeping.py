@@ -55,7 +55,7 @@ def list_views(
         async with surroundings_of(context).workspace() as workspace:
             if watching:
                 await watch(workspace)
-            show(await Standing.of(workspace))
+            show((await Standing.of(workspace)).shown())
 
     with suppress(KeyboardInterrupt) if watching else nullcontext():
         work(look())

@@ -1,4 +1,4 @@
-"""How far the views have come, as a table, or again and again for somebody who watches."""
+"""How far views and consumers have come, as tables, or again and again for somebody who watches."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from projections.bookkeeping import view_status
+from projections.bookkeeping import FAILED, view_status
+from projections.consumer_register import consumer_skips, consumer_status
 from projections.registry import VIEWS
 from projections.runner import is_passing
 from projections.skipping import skips
 from replay.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import RenderableType
 
     from projections.bookkeeping import ViewStatus
+    from projections.consumer_register import ConsumerSkip, ConsumerStatus
     from projections.skipping import Skip
     from storage.database import Workspace
 
@@ -33,23 +35,39 @@ REFRESH_SECONDS: Final = 1.0
 
 
 class Standing(NamedTuple):
-    """How the views of a workspace stand."""
+    """How the views and consumers of a workspace stand."""
 
     views: Sequence[ViewStatus]
     skips: Sequence[Skip]
+    consumers: Sequence[ConsumerStatus]
+    consumer_skips: Sequence[ConsumerSkip]
 
     @classmethod
     async def of(cls, workspace: Workspace) -> Standing:
         """Look."""
-        return cls(await view_status(workspace, VIEWS), await skips(workspace))
+        return cls(
+            await view_status(workspace, VIEWS),
+            await skips(workspace),
+            await consumer_status(workspace),
+            await consumer_skips(workspace),
+        )
 
     def shown(self) -> RenderableType:
-        """Give it as a table, with what stopped views and what they pass over below."""
+        """Give it as tables, each with what stopped and what was passed over below."""
         table = Table("view", "version", "position", "behind", "lag", "state", box=None, pad_edge=False)
         for view in self.views:
-            lag = f"{view.lag_seconds:.1f} s" if view.lag_events else "-"
-            table.add_row(view.name, str(view.version), f"{view.position:,}", f"{view.lag_events:,}", lag, view.state)
-        return Group(table, *(Text(visible(line)) for line in self._remarks()))
+            table.add_row(view.name, str(view.version), *_place(view), view.state)
+        parts: list[RenderableType] = [table, *_visible(self._of_views())]
+        if self.consumers or self.consumer_skips:
+            parts += ["", self.shown_consumers()]
+        return Group(*parts)
+
+    def shown_consumers(self) -> RenderableType:
+        """Give the consumers alone."""
+        table = Table("consumer", "position", "behind", "lag", "state", box=None, pad_edge=False)
+        for one in self.consumers:
+            table.add_row(one.name, *_place(one), one.state)
+        return Group(table, *_visible(self._of_consumers()))
 
     def lines(self) -> dict[str, str]:
         """Give a line for each view and for each remark, under what it is about."""
@@ -58,9 +76,28 @@ class Standing(NamedTuple):
             f" ({view.lag_seconds:.1f} s), {view.state}"
             for view in self.views
         }
-        return found | {line: visible(line) for line in self._remarks()}
+        found |= {
+            f"consumer {one.name}": f"consumer {one.name} position {one.position:,}, {one.lag_events:,} events behind"
+            f" ({one.lag_seconds:.1f} s), {one.state}"
+            for one in self.consumers
+        }
+        return found | {line: visible(line) for line in (*self._of_views(), *self._of_consumers())}
 
-    def _remarks(self) -> Iterator[str]:
+    def _of_consumers(self) -> Iterator[str]:
+        for one in self.consumers:
+            if one.failure is not None:
+                yield (
+                    f"{one.name} {'stopped' if one.state == FAILED else 'waits'} at event {one.failure.position}"
+                    f" ({one.failure.topic}), tried {one.attempts} times, {_minute(one.failure.failed_at)}:"
+                    f" {one.failure.error}"
+                )
+        for skip in self.consumer_skips:
+            yield (
+                f"{skip.consumer} passed over event {skip.position} ({skip.topic}), told so by {skip.skipped_by},"
+                f" {_minute(skip.skipped_at)}: {skip.reason} What had been said: {skip.error}"
+            )
+
+    def _of_views(self) -> Iterator[str]:
         for view in self.views:
             if view.failure is not None:
                 yield (
@@ -74,13 +111,22 @@ class Standing(NamedTuple):
             )
 
 
+def _place(one: ViewStatus | ConsumerStatus) -> tuple[str, str, str]:
+    lag = f"{one.lag_seconds:.1f} s" if one.lag_events else "-"
+    return f"{one.position:,}", f"{one.lag_events:,}", lag
+
+
+def _visible(lines: Iterable[str]) -> list[Text]:
+    return [Text(visible(line)) for line in lines]
+
+
 def _minute(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M}"
 
 
-def show(standing: Standing) -> None:
+def show(shown: RenderableType) -> None:
     """Print it once."""
-    Console(soft_wrap=True, highlight=False).print(standing.shown())
+    Console(soft_wrap=True, highlight=False).print(shown)
 
 
 async def watch(workspace: Workspace) -> None:

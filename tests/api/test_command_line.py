@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 from api.cli import main
+from projections.consumer import Consumer
+from projections.consumer_register import consumer_named, register
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner
 from storage.database import Database
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from projections.consumer import Delivery
     from storage.settings import Settings
 
     Desk = Callable[..., "Done"]
@@ -89,6 +92,9 @@ def test_a_wrong_setting_gives_one_sentence_and_status_2(
     [
         ["rebuild", "nothing"],
         ["views", "retry", "nothing"],
+        ["consume", "relay", "no-such-program"],
+        ["consume", "No Name", "--", "cat"],
+        ["consumers", "skip", "relay", "--position", "1", "--reason", ""],
         ["views", "skip", "nothing", "--position", "1", "--reason", "because"],
         ["views", "skip", "ticket_queue", "--position", "1", "--reason", " "],
         ["import", "nothing", "file.csv"],
@@ -114,6 +120,9 @@ def test_wrong_usage_gives_one_sentence_and_status_2(desk: Desk, arguments: list
     [
         ["replay", "1"],
         ["views", "retry", "ticket_queue"],
+        ["consumers", "retry", "relay"],
+        ["consumers", "skip", "relay", "--position", "1", "--reason", "because"],
+        ["consumers", "remove", "relay"],
         ["views", "skip", "ticket_queue", "--position", "1", "--reason", "because"],
         ["ticket", "zendesk:1"],
         ["diff", "--from", "1", "--to", "99"],
@@ -283,3 +292,42 @@ def test_a_view_that_stopped_is_told_to_try_again_and_then_to_pass_the_event_ove
     assert "sla_clock stopped at event" in told
     assert desk("rebuild", "ticket_queue").returncode == 0
     assert "Nobody was teleported." in desk("views").stdout
+
+
+def test_a_consumer_is_listed_told_to_try_again_to_pass_an_event_over_and_removed(
+    desk: Desk, tmp_path: Path, settings: Settings
+) -> None:
+    assert desk("import", "servicenow", str(write(tmp_path / "log.csv", rows_of("servicenow", {})))).returncode == 0
+
+    async def refuse(_delivery: Delivery) -> None:
+        message = "no room"
+        raise RuntimeError(message)
+
+    async def hand_on() -> None:
+        async with await Database.open(settings) as database:
+            alpha = await database.workspace("alpha")
+            await register(alpha, "relay", from_start=True)
+            stop = asyncio.Event()
+            running = asyncio.create_task(Consumer(alpha, "relay", refuse, attempts=1).run(stop))
+            async with asyncio.timeout(30):
+                while (await consumer_named(alpha, "relay")).state != "failed":  # noqa: ASYNC110 - another process's
+                    await asyncio.sleep(0.01)
+            stop.set()
+            await running
+
+    asyncio.run(hand_on())
+    for command in (("consumers",), ("views",)):
+        told = desk(*command).stdout
+        assert "consumer" in told
+        assert "relay stopped at event 1 (" in told
+        assert "no room" in told
+    assert desk("consumers", "retry", "relay").returncode == 0
+    refused(desk("consumers", "retry", "relay"), 1, "relay has not stopped")
+    asyncio.run(hand_on())
+    skip = ("consumers", "skip", "relay", "--reason", "Sent by hand.", "--position")
+    refused(desk(*skip, "2"), 1, "stopped at event 1, not at 2")
+    assert "passes over event 1" in desk(*skip, "1").stdout
+    assert "Sent by hand." in desk("consumers").stdout
+    assert desk("consumers", "remove", "relay").returncode == 0
+    assert "Sent by hand." in desk("views").stdout
+    refused(desk("consumers", "remove", "relay"), 1, "no consumer 'relay'")
