@@ -139,7 +139,7 @@ async def test_a_new_version_of_the_view_gets_its_chance(database: Database, alp
     view, events, culprit = await stopped(database, alpha)
     await skip(alpha, view, position=culprit, reason=WHY, by="ann")
     newer = dataclasses.replace(QUEUE, version=QUEUE.version + 1)
-    await Runner(database, [newer], "runner").catch_up(alpha)
+    await rebuild(alpha, newer)
     assert await bookkeeping.reached(alpha, newer) == (len(events), LIVE)
     assert await shown(alpha, newer, "ticket_id", "since") == {
         (row["ticket_id"], row["since"]) for row in folded(QUEUE, as_recorded(events)).values()
