@@ -60,6 +60,8 @@ READING: Final[dict[str, Rule]] = {
     "sla.counts": STAFF,
     "audit.list": OVERSIGHT,
     "views.list": STAFF,
+    "views.rebuild": OVERSIGHT,
+    "views.rebuild-events": OVERSIGHT,
     "log.head": _ALL,
     "metrics.read": OVERSIGHT,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from api import (
     metrics_routes,
     people_routes,
     problems,
+    rebuild_routes,
     sla_routes,
     ticket_routes,
     upload_routes,
@@ -105,6 +107,8 @@ def create_app(
     app.state.reading = app.state.desks if reading is None else Desks(reading)
     app.state.credential_check = CredentialCheck(database, reading=reading, believed_seconds=believed_seconds)
     app.state.longest_wait = longest_wait
+    app.state.ending = asyncio.Event()  # what would otherwise go on for long ends when it is set
+    app.state.followers = 0
     app.add_middleware(Framing)
     for known in (HTTPException, RequestValidationError):
         app.add_exception_handler(known, _as_problem)
@@ -117,6 +121,7 @@ def create_app(
         view_routes.router,
         view_routes.repeated,
         sla_routes.router,
+        rebuild_routes.router,
         *views.routers(),
         documentation_routes.router,
         health_routes.router,

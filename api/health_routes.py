@@ -10,7 +10,7 @@ from starlette.responses import Response
 from api.access import GuardedRoute
 from api.command_routes import problem_response
 from api.problems import DATABASE_UNAVAILABLE, SOON, Problem
-from projections.bookkeeping import stopped_views
+from projections.bookkeeping import absent_views, stopped_views
 from projections.registry import VIEWS
 from storage.migrations import pending
 
@@ -31,7 +31,7 @@ async def live() -> Response:
     responses={503: problem_response("The database does not answer, or its schema is not up to date")},
 )
 async def ready(request: Request) -> Response:
-    """Answer when the database does and its schema is up to date; views that have stopped at an event are named.
+    """Answer when the database does and its schema is up to date; views that cannot be read, or have stopped, are named.
 
     They do not make the process unready: all processes read the same views, and commands and all other views go on.
     """
@@ -42,4 +42,6 @@ async def ready(request: Request) -> Response:
         {"view": view, "position": position, "failed_at": failed_at}
         for view, position, failed_at in await stopped_views(request.app.state.database, VIEWS)
     ]
-    return Response(to_json({"status": "ready", "stopped_views": stopped}), media_type="application/json")
+    absent = await absent_views(request.app.state.database, VIEWS)
+    content = {"status": "ready", "stopped_views": stopped, "absent_views": absent}
+    return Response(to_json(content), media_type="application/json")

@@ -105,8 +105,9 @@ def event_loop() -> asyncio.Runner:
 class _HttpServer(uvicorn.Server):
     """Leaves the signals to this module, and takes connections one by one, so that processes share them fairly."""
 
-    def __init__(self, config: uvicorn.Config, door: _Door) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, door: _Door) -> None:
+        super().__init__(_http_config(app))
+        self._app = app
         self._door = door
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -127,6 +128,7 @@ class _HttpServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for listener in sockets or ():
             loop.remove_reader(listener)
+        self._app.state.ending.set()
         await super().shutdown(sockets)
 
     def _come(self, loop: asyncio.AbstractEventLoop, listener: socket.socket) -> None:
@@ -250,7 +252,7 @@ async def _run_part(
             reading = None
             if settings.read_database_url is not None:
                 reading = await stack.enter_async_context(await Database.open_for_reading(settings))
-            ending.server = _HttpServer(_http_config(create_app(database, reading=reading, marks=door.marks)), door)
+            ending.server = _HttpServer(create_app(database, reading=reading, marks=door.marks), door)
             ending.server.should_exit = ending.asked.is_set()
             ready()
             await ending.server.serve(sockets=[door.listener])

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Identifier, Literal
 
 from projections.view import ViewError
 
@@ -249,6 +249,27 @@ async def view_status(workspace: Workspace, views: Sequence[View]) -> list[ViewS
 async def stopped_views(database: Database, views: Sequence[View]) -> list[tuple[str, int, datetime]]:
     """Give name, position and time of each of these views that has stopped at an event, in whichever workspace."""
     ours = {(view.name, view.version) for view in views}
+    rows = await _of_all(database, _STOPPED, {"failed": FAILED})
+    return [(name, position, at) for name, version, position, at in rows if (name, version) in ours]
+
+
+async def absent_views(database: Database, views: Sequence[View]) -> list[str]:
+    """Name those of which a workspace has another version only, so that they wait for a rebuild."""
+    there: dict[str, set[tuple[str, int]]] = {}
+    for schema, name, version in await _of_all(database, _THERE, {}):
+        there.setdefault(schema, set()).add((name, version))
+    return [
+        view.name
+        for view in views
+        if any(
+            (view.name, view.version) not in found and any(name == view.name for name, _ in found)
+            for found in there.values()
+        )
+    ]
+
+
+async def _of_all(database: Database, part: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Ask the same of the views of every workspace."""
     schemas = [workspace.schema for workspace in await database.workspaces()]
     async with database.pool.connection() as connection:
         # A workspace that no runner has seen yet has none.
@@ -259,11 +280,10 @@ async def stopped_views(database: Database, views: Sequence[View]) -> list[tuple
         prepared = [name for (name,) in await cursor.fetchall()]
         if not prepared:
             return []
-        parts = SQL(" UNION ALL ").join(SQL(_STOPPED).format(schema=Identifier(schema)) for schema in prepared)
-        cursor = await connection.execute(parts, {"failed": FAILED})
-        return [
-            (name, position, at) for name, version, position, at in await cursor.fetchall() if (name, version) in ours
-        ]
+        parts = SQL(" UNION ALL ").join(
+            SQL(part).format(schema=Identifier(schema), name=Literal(schema)) for schema in prepared
+        )
+        return await (await connection.execute(parts, parameters)).fetchall()
 
 
 async def _one(cursor: psycopg.AsyncCursor[Any]) -> tuple[Any, ...]:
@@ -334,6 +354,8 @@ WHERE name = %s AND version = %s AND EXISTS (SELECT FROM gone)
 """
 
 _STOPPED = "SELECT name, version, failed_position, failed_at FROM {schema}.views WHERE state = %(failed)s"
+
+_THERE = "SELECT {name}, name, version FROM {schema}.views"
 
 # Positions are dense, so that the oldest event not taken in is the one after the checkpoint.
 _STATUS = """

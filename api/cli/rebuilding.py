@@ -26,6 +26,7 @@ from replay.rebuild import (
     rebuild,
 )
 from replay.rollback import NothingKept, roll_back
+from replay.terminal import visible
 from replay.verification import verify_view
 
 if TYPE_CHECKING:
@@ -161,11 +162,11 @@ def _print_comparison(found: Comparison) -> None:
 
 
 def _key(key: list[Any]) -> str:
-    return " ".join(map(str, key))
+    return visible(" ".join(map(str, key)))
 
 
 def _value(value: Any) -> str:
-    text = "-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = visible("-" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
 
 

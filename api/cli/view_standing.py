@@ -104,6 +104,12 @@ class Standing(NamedTuple):
                     f"{view.name} stopped at event {view.failure.position} ({view.failure.topic}),"
                     f" {_minute(view.failure.failed_at)}: {view.failure.error}"
                 )
+        absent = [view.name for view in self.views if view.state == "absent"]
+        if absent:
+            yield (
+                f"Not there yet: {', '.join(absent)}. Whoever keeps the views up makes them; where an older version was"
+                " live, `desk rebuild VIEW` does."
+            )
         for one in self.skips:
             yield (
                 f"{one.view} v{one.version} passes over event {one.position} ({one.topic}), told so by"
