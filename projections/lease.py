@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
-from psycopg.sql import SQL, Identifier, Placeholder
+from psycopg.sql import SQL, Composable, Identifier, Placeholder
 
 from projections.bookkeeping import LEASE_SECONDS
 from storage.database import CONNECT_TIMEOUT, RECONNECT_INTERVAL
@@ -143,17 +143,20 @@ def share(workspace: Workspace, views: Iterable[View], living: Living, owner_id:
     return Share(workspace, ours, others)
 
 
-async def divide(connection: AsyncConnection[Any], owner_id: str, shares: Iterable[Share]) -> None:
+async def divide(connection: AsyncConnection[Any], owner_id: str, shares: Iterable[Share]) -> bool:
     """Take the views that are to be ours and that nobody living has, and give up those that are to be somebody else's.
 
-    One statement for many workspaces.
+    One statement for many workspaces. Tells whether a view was taken that was not ours before.
     """
     parameters: dict[str, Any] = {"owner": owner_id, "lease": LEASE_SECONDS}
-    parts = []
+    parts: list[Composable] = []
+    taken: list[Composable] = [SQL("false")]
     for number, (workspace, ours, others) in enumerate(shares):
         for what, views, statement in (("take", ours, _TAKE), ("give", others, _GIVE)):
             if views:
                 part = f"{what}{number}"
+                if what == "take":
+                    taken.append(SQL("EXISTS (SELECT FROM {})").format(Identifier(part)))
                 parts.append(
                     SQL(statement).format(
                         part=Identifier(part),
@@ -164,8 +167,11 @@ async def divide(connection: AsyncConnection[Any], owner_id: str, shares: Iterab
                 )
                 parameters[f"{part}_names"] = [view.name for view in views]
                 parameters[f"{part}_versions"] = [view.version for view in views]
-    if parts:
-        await connection.execute(SQL("WITH {} SELECT").format(SQL(", ").join(parts)), parameters)
+    if not parts:
+        return False
+    query = SQL("WITH {} SELECT {}").format(SQL(", ").join(parts), SQL(" OR ").join(taken))
+    row = await (await connection.execute(query, parameters)).fetchone()
+    return row == (True,)
 
 
 # Gives the others that live; and this process where it had not been taken for dead, since all parts of a statement see
@@ -192,6 +198,7 @@ _TAKE = """{part} AS (
           AND (v.owner IS NULL OR v.owner <> %(owner)s AND v.leased_until < now() AND NOT EXISTS (
               SELECT FROM ledgerdesk.runners r WHERE r.name = v.owner AND r.leased_until > now()))
         FOR UPDATE SKIP LOCKED)
+    RETURNING true
 )"""
 
 _GIVE = """{part} AS (

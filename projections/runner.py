@@ -227,7 +227,8 @@ class Runner:
     async def _divide(self, shares: Sequence[Share]) -> None:
         for some in _chunks(shares):
             async with self._database.pool.connection() as connection:
-                await divide(connection, self.owner_id, some)
+                if await divide(connection, self.owner_id, some):
+                    self._memory.clear()  # whoever had a view before us may have written it
 
     def _heard(self, living: Living, was_dead: bool) -> None:  # noqa: FBT001 - a callback
         """Take note of which processes live; where that has changed, the views are divided anew."""

@@ -297,15 +297,17 @@ async def test_rows_that_a_rebuild_mended_are_not_taken_from_memory(database: Da
     await one.catch_up(alpha)
     async with alpha.database.pool.connection() as connection:
         await connection.execute(f"UPDATE {alpha.schema}.{QUEUE.label} SET category = 'spoilt'".encode())
-    await Runner(database, VIEWS, one.owner_id).release()
+    await one.release()
     restarted = Runner(database, VIEWS)
     await restarted.catch_up(alpha)
-    more = desk.more(20)
-    await record(alpha, more[:10])
+    more = desk.more(60)
+    await record(alpha, more[:30])
     await restarted.catch_up(alpha)  # remembers spoilt rows
     await rebuild(alpha, QUEUE)
-    await record(alpha, more[10:])
+    await record(alpha, more[30:])
     await restarted.catch_up(alpha)
+    again = {event.originator_id for event in more[:30]} & {event.originator_id for event in more[30:]}
+    assert again & {event.originator_id for event in events if event.TOPIC == "ticket.opened"}
     assert await shown(alpha, QUEUE, "ticket_id", "category") == {
         (row["ticket_id"], row["category"]) for row in folded(QUEUE, as_recorded([*events, *more])).values()
     }
