@@ -45,7 +45,7 @@ WORKSPACE: Final = "seeded"
 SAID_EVERY: Final = 2.0  # seconds
 MAINTENANCE_MEMORY: Final = "256MB"
 BEFORE: Final = timedelta(hours=1)  # when the people were made known
-SLOTS: Final = 4  # pieces that a process may be ahead
+SLOTS: Final = 32  # pieces that a process may be ahead: two rounds, as another's turn takes one; some 10 MB
 TAKEN: Final = b"taken"
 FEW: Final = 50_000
 LIVES_OF_FEW: Final = 64  # where there are not even thousands of events, playing more takes longer than all the rest

@@ -99,7 +99,6 @@ class Course:
         number, part = divmod(event, pace)
         noise = (place * 0x9E3779B1 + event * 0x85EBCA77 + self._noise) & _MASK
         noise = ((noise ^ noise >> 15) * 0x2C1B3C6D) & _MASK
-        noise = ((noise ^ noise >> 12) * 0x297A2D39) & _MASK
         within = ((part << TURN_BITS) + (noise >> (32 - TURN_BITS))) // pace
         return (self.begins[place] + number << TURN_BITS) + within
 

@@ -43,6 +43,7 @@ WITHIN_HOUR: Final = [b"%02d:%02d." % divmod(second, 60) for second in range(3_6
 _front = struct.Struct(">hiqi16siq").pack
 _whole = struct.Struct(">q").pack
 _size = struct.Struct(">i").pack
+_numbers = struct.Struct(">IHI").unpack_from
 
 
 def row_of(position: int, event: NewEvent, recorded_at: int) -> bytes:
@@ -120,14 +121,13 @@ class _Ticket:
     __slots__ = ("end", "forms", "requester", "start", "stream", "texts")
 
     def __init__(self, writer: Writer, place: int, start: int) -> None:
-        mixed = blake2b(b"%d %d %d" % (writer.script.seed, place, start), digest_size=40).digest()
-        self.stream = mixed[:6] + bytes((mixed[6] & 0x0F | 0x40, mixed[7], mixed[8] & 0x3F | 0x80)) + mixed[9:16]
-        numbers = int.from_bytes(mixed[16:])
-        self.forms = writer.forms[numbers % len(writer.forms)]
+        mixed = blake2b(b"%d %d %d" % (writer.script.seed, place, start), digest_size=26).digest()
+        # An id of version 4, and three numbers.
+        self.stream = b"%b%c%b%c%b" % (mixed[:6], mixed[6] & 15 | 64, mixed[7:8], mixed[8] & 63 | 128, mixed[9:16])
+        life, share, self.texts = _numbers(mixed, 16)
+        self.forms = writer.forms[life % len(writer.forms)]
         # Some people ask often: every other ticket is by one quarter of them.
-        share = (numbers >> 64 & 0xFFFF) / 0x10000
-        self.requester = writer.requesters[int(len(writer.requesters) * share * share)]
-        self.texts = numbers >> 96 & 0xFFFFFF
+        self.requester = writer.requesters[len(writer.requesters) * share * share >> 32]
         self.start = start
         self.end = start + len(self.forms)
 
@@ -156,6 +156,7 @@ class Writer:
     def rows(self, number: int) -> Iterator[bytes]:
         """Give the rows of a round, in pieces of LARGEST_PIECE bytes at most."""
         course, tickets, whole, seal = self.script.course, self._tickets, _whole, self._seal
+        instant, later = course.instant, RECORDED_LATER - BEGINNING
         turns = course.order(number)
         first = self.script.first_position + course.before(number)
         done = [(number - begins) * pace for begins, pace in zip(course.begins, course.paces, strict=True)]
@@ -173,13 +174,13 @@ class Writer:
             while event >= ticket.end:
                 ticket = tickets[place] = _Ticket(self, place, ticket.end)
             form = ticket.forms[event - ticket.start]
-            at = course.instant(turn >> PLACE_BITS)
+            at = instant(turn >> PLACE_BITS)
             if at - hour >= HOUR:
                 hour, hour_text = _hour_of(at)
             second, microsecond = divmod(at - hour, 1_000_000)
             when = b"%b%b%06dZ" % (hour_text, WITHIN_HOUR[second], microsecond)
             values = (when, alike + ends[cut : cut + 12], ticket.requester.text)
-            there = (whole(position), ticket.stream, whole(at + RECORDED_LATER - BEGINNING))
+            there = (whole(position), ticket.stream, whole(at + later))
             if form.sealed:
                 commitments, personal = seal(ticket, form)
                 moments = self._moments(ticket, place, form)
