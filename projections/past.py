@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic_core import to_json
 
-from projections.table import Column, Row, Rows, Table
+from projections.table import Column, Key, Row, Rows, Table
 from projections.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from uuid import UUID
 
     from storage.codec import Recorded
 
@@ -123,10 +122,10 @@ class Past:
         """Follow the rows of the view event by event, and note of each column asked for what it was before."""
         folding = _Folding(self, rows)
         some: list[Recorded] = []
-        streams: set[UUID] = set()
+        streams: set[int] = set()
         # The view's own fold gives the last state of each row alone: it is given no stream twice.
         for one in recorded:
-            stream = one.event.originator_id
+            stream = one.event.originator_id.int
             if stream in streams:
                 folding.take_in(some)
                 some.clear()
@@ -150,27 +149,30 @@ class _Folding:
 
     def take_in(self, recorded: Sequence[Recorded]) -> None:
         """Take in events that are all of different streams."""
+        standing, given = self._open, self._given
         before: Rows = {}
+        found: list[tuple[Key, Row | None]] = []
         for one in recorded:
-            key = (one.event.originator_id,)
-            row = self._open.get(key) or self._given.get((*key, OPEN))
+            stream = one.event.originator_id
+            key = (stream,)
+            row = standing.get(key)
+            if row is None:
+                row = given.get((stream, OPEN))
             if row is not None:
                 before[key] = row
+            found.append((key, row))
         after = self._fold(before, recorded)
-        for one in recorded:
-            key = (one.event.originator_id,)
+        changed = self._past.changed
+        for (key, old), (_, _, recorded_at) in zip(found, recorded, strict=True):
             new = after.get(key)
             if new is None:
                 continue
-            old = before.get(key)
             if old is None:
                 self._begin(new)
-            elif new["since"] != old["since"]:
-                self._go_on(key, old, new)
             else:
-                continue
-            new["ahead"] = new[self._past.changed] > one.recorded_at
-            self._open[key] = new
+                self._go_on(key, old, new)
+            new["ahead"] = new[changed] > recorded_at
+            standing[key] = new
 
     def changed(self) -> Rows:
         """Give the rows that changed, with the nodes at which they are to be found."""
@@ -192,12 +194,13 @@ class _Folding:
         for _, until, was, _ in self._was:
             row[until] = row[was] = None
 
-    def _go_on(self, key: tuple[Any, ...], old: Row, new: Row) -> None:
+    def _go_on(self, key: Key, old: Row, new: Row) -> None:
         """Note what the last event changed, and seal the stretch where it has become long."""
         since = new["since"]
         for name, until, was, many in self._was:
-            before = old[name]
-            if new[name] != before:
+            before, now = old[name], new[name]
+            # The fold copies rows, so that what it leaves as it is is the very same: comparing ids in full takes long.
+            if now is not before and now != before:
                 # The fold has copied the row, but not the lists in it: they are not to be changed.
                 new[until] = [*(new[until] or ()), since]
                 new[was] = [*(new[was] or ()), to_json(before).decode() if many else before]
