@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 LEASE_SECONDS: Final = 1.2  # how long the views of a process that was killed are kept for it
 STILL_SECONDS: Final = 4  # how long a process may stand still in the middle of writing before the server ends that
-WRITING_SECONDS: Final = 6  # how long writing a page may take; one that takes longer is tried again as two
 PAST_SECONDS: Final = 3600  # how long a list may be paged through as it was when it was begun
-LIMITS_TRANSACTIONS: Final = 170000
 LIVE: Final = "live"
 FAILED: Final = "failed"
 
@@ -122,16 +120,6 @@ async def advance(
     return [view for view in views if (view.name, view.version) in advanced]
 
 
-async def watched(connection: AsyncConnection[Any]) -> None:
-    """Have the server notice, from here on, when this process stands still in the middle of a transaction.
-
-    It does not after a pipeline of psycopg's: that ends with a Flush message, which the server takes for a sign of life
-    that no idle time follows. PostgreSQL 17 and later have a limit for the whole transaction, and need no reminding.
-    """
-    if connection.info.server_version < LIMITS_TRANSACTIONS:
-        await connection.execute("")
-
-
 @cache
 def advancing(schema: str) -> str:
     """Give the statement of `advance`; its rows begin with names and versions."""
@@ -150,7 +138,6 @@ def advancing_parameters(views: Sequence[View], *, owner: str, old: int, new: Ma
         "recorded_at": new.recorded_at,
         "lease": LEASE_SECONDS,
         "still": STILL_SECONDS,
-        "writing": WRITING_SECONDS,
     }
 
 
@@ -319,7 +306,8 @@ GRANT SELECT ON {schema}.views TO ledgerdesk_reader;
 # read from a primary that is lost must not be written to the standby that was promoted instead. Writing also renews the
 # lease. The commit does not wait for the disk: after a crash of the server rows and checkpoint are back together at an
 # earlier place. A process that stands still in the middle would keep the row locked, and others from taking the view
-# over: the server ends it (see `watched`).
+# over: the server ends it. No pipeline of psycopg's may follow in the transaction: it ends with a Flush message, after
+# which the server measures no idle time any more.
 _ADVANCE = """
 UPDATE {schema}.views
 SET position = %(new)s, recorded_at = %(recorded_at)s, leased_until = now() + %(lease)s * interval '1 second'
@@ -328,9 +316,7 @@ WHERE (name, version) IN (SELECT * FROM unnest(%(names)s::text[], %(versions)s::
   AND (%(recorded_at)s::timestamptz IS NULL OR EXISTS (
       SELECT FROM {schema}.events WHERE notification_id = %(new)s AND recorded_at = %(recorded_at)s))
 RETURNING name, version, set_config('synchronous_commit', 'off', true),
-          set_config('idle_in_transaction_session_timeout', (%(still)s * 1000)::int::text, true),
-          CASE WHEN current_setting('server_version_num')::int >= 170000 THEN
-              set_config('transaction_timeout', (%(writing)s * 1000)::int::text, true) END
+          set_config('idle_in_transaction_session_timeout', (%(still)s * 1000)::int::text, true)
 """
 
 _STOP = """

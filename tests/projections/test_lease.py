@@ -10,10 +10,11 @@ import psycopg
 
 from projections import bookkeeping, lease
 from projections.bookkeeping import view_status
-from projections.lease import Lease, keeper
+from projections.lease import Lease, Share, keeper
 from projections.registry import VIEWS
 from projections.runner import Runner
 from projections.waiting import wait_for
+from tests.faults.views_from_zero import check_views
 from tests.projections.desk_days import DeskDays, record
 from tests.projections.test_runner import running
 
@@ -86,6 +87,30 @@ async def test_two_processes_divide_the_workspaces_and_one_that_stays_has_them_a
             for workspace, head in zip((alpha, beta), heads, strict=True):
                 assert await wait_for(workspace, VIEW, head, PATIENCE) == head
         await owned(here, here)
+
+
+async def test_a_process_that_gets_a_view_back_knows_what_another_made_of_it_meanwhile(
+    database: Database, alpha: Workspace
+) -> None:
+    desk = DeskDays(3)
+    await record(alpha, desk.first())
+    await bookkeeping.prepare(alpha, VIEWS)
+    runners = [Runner(database, VIEWS, name) for name in ("ours", "another")]
+    for turn in range(12):
+        runner = runners[turn % 2]
+        await runner._divide([Share(alpha, list(VIEWS))])
+        assert await follow(runner, alpha, await record(alpha, desk.more(8)))
+        await runner._divide([Share(alpha, [], list(VIEWS))])
+    assert await asyncio.to_thread(check_views, database.conninfo, alpha.schema) == []
+
+
+async def follow(runner: Runner, workspace: Workspace, head: int) -> bool:
+    """Let a runner project what it owns, a few events at a time, as between two looks at what it owns."""
+    followed = False
+    while any(one.position < head for one in await runner._standings([workspace])):
+        await runner._serve(workspace)
+        followed = True
+    return followed
 
 
 async def leased_until(database: Database) -> float | None:
