@@ -70,7 +70,7 @@ class Builder:
         self.connection = lane.connection
         self.standing = standing
         self._workers = workers
-        self._positions: list[int] = []
+        self.positions: list[int] = []
         self.recipe: str | None = recipe_of(site.view, lane.skipped)
         self._schema = Identifier(site.workspace.schema)
 
@@ -121,7 +121,7 @@ class Builder:
                     await connection.execute(SQL("ALTER TABLE {} SET UNLOGGED").format(shadow.place))
                 positions = [0]
             await builds.stands(connection, site, positions, self.recipe)
-        self._positions = positions
+        self.positions = positions
         self.standing.resumed_at = sum(positions) // len(positions)
 
     async def take_up(self) -> bool:
@@ -133,14 +133,14 @@ class Builder:
             if not found or await cursor.fetchone() == (None,):
                 return False
         self.recipe = recipe
-        self._positions = found
+        self.positions = found
         self.lane.stand(found[0])
         self.standing.resumed_at = sum(found) // len(found)
         return True
 
     async def reach(self, target: int) -> None:
         """Take in the log up to a position, by as many processes as that is worth; what is there already stays."""
-        positions, lane, tell = self._positions, self.lane, self.standing.tell
+        positions, lane, tell = self.positions, self.lane, self.standing.tell
         if len(positions) == 1:
             lanes = self._lanes(target - positions[0])
             if lanes > 1:
@@ -153,7 +153,7 @@ class Builder:
             positions = [target]
         lane.stand(positions[0])
         await lane.reach(target, lambda: tell(lane.position, target))
-        self._positions = [lane.position]
+        self.positions = [lane.position]
 
     async def reference(self) -> Reference | None:
         """Tell what the build is to be compared with, as it stands; None where there is no other table."""
@@ -217,7 +217,7 @@ class Builder:
             if self._far_from(held) or held.position < self.lane.position:
                 return None
             await self.lane.reach(held.position, lambda: None)
-            self._positions = [self.lane.position]
+            self.positions = [self.lane.position]
             await looking.execute("SELECT")  # what it sees from now on is what is there now
         return held.position
 

@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 
     from projections.bookkeeping import Mark
     from projections.table import Key, Rows
+    from storage.codec import Recorded
     from storage.log_reader import RawRow
 
 
 class Stretch(NamedTuple):
-    """What a lane takes of the log up to a place, its ceiling."""
+    """What a lane takes of the log up to a place, its ceiling; `recorded` where the rows are decoded already."""
 
     rows: Sequence[RawRow]
     ceiling: Mark
+    recorded: Sequence[Recorded] | None = None
 
 
 class Held:

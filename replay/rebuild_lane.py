@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
     from projections.table import Rows, Shelf
     from projections.view import View
+    from storage.codec import Recorded
     from storage.database import Workspace
+    from storage.log_reader import LogReader
 
 PAGE_EVENTS: Final = 10_000  # a page is in memory three times over: read, folded, and its bytes in the driver
 HELD_ROWS: Final = 20_000  # a row held for long meets more of its events before it is written
 HELD_PAGES: Final = 50  # pages at most whose events are taken in anew after a kill, where they change few rows
-PAGES_BETWEEN_COLLECTIONS: Final = 20
+PAGES_BETWEEN_COLLECTIONS: Final = 100  # nearly all goes without one, and each looks through all that is held
 
 
 class RebuildRunning(ViewError):
@@ -95,13 +97,17 @@ class Lane:
         self.recorded_at: datetime | None = None
         self.connection = connection
         self._looking = looking
-        self._reading = reading
+        self.reading = reading
         self._site = site
         self._shadow = site.shadow
         self.skipped = skipped
         """Events that the view passes over."""
         self._extract = Extract(site.view, skipped=skipped)
         self._cut = Cut()
+        self._held, self._written = Held(), Held()
+        self._writing: asyncio.Task[None] | None = None
+        self._tell: Callable[[], None] = lambda: None
+        self._most = HELD_ROWS
         self.stand(0)
 
     @classmethod
@@ -134,49 +140,78 @@ class Lane:
         the next page is folded here and the one after it is read. Raises RebuildFailed, RebuildRunning.
         """
         reading = asyncio.create_task(self.read(self.position, target))
-        writing: asyncio.Task[None] | None = None
-        held, written = Held(), Held()
         pages = 0
         try:
-            while (page := await reading) is not None:
-                reading = asyncio.create_task(self.read(page.ceiling.position, target))
-                if writing is not None and writing.done():
-                    await writing
-                    written = Held()
-                met, begun = self._met(page)
-                missing = met - begun - held.streams
-                held.move(written, missing & written.streams)
-                held.load(await self._shadow.load(self._looking, missing - written.streams))
-                held.take(met, self.folded(page, held.rows))
-                if page.ceiling.position == target or len(held.rows) >= HELD_ROWS or held.pages >= HELD_PAGES:
-                    if writing is not None:
-                        await writing
-                        tell()
-                    writing = asyncio.create_task(self._write(page.ceiling, held.loaded, held.changed()))
-                    held, written = Held(), held
-                pages += 1
-                if pages % PAGES_BETWEEN_COLLECTIONS == 0:
-                    gc.collect()
-                await asyncio.sleep(0)
-            if writing is not None:
-                await writing
-                tell()
+            async with self.taking(tell):
+                while (page := await reading) is not None:
+                    reading = asyncio.create_task(self.read(page.ceiling.position, target))
+                    await self.take(page, last=page.ceiling.position == target)
+                    pages += 1
+                    if pages % PAGES_BETWEEN_COLLECTIONS == 0:
+                        gc.collect()
+                    await asyncio.sleep(0)
         finally:
-            if writing is not None:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
             # A thread cannot be stopped, and its connection must not be closed under it.
             await asyncio.gather(reading, return_exceptions=True)
 
+    @asynccontextmanager
+    async def taking(self, tell: Callable[[], None], *, share: int = 1) -> AsyncIterator[None]:
+        """Let pages be taken in from where the lane stands; at the end what is being written is there.
+
+        With others beside it in the process the lane holds its `share`, one of so many, of the rows that may be held.
+        """
+        self._tell, self._most = tell, max(HELD_ROWS // share, 1)
+        try:
+            yield
+            await self._settle()
+        finally:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Hold nothing any more, and write nothing."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+        self._held, self._written, self._writing = Held(), Held(), None
+
+    async def take(self, page: Stretch, *, last: bool) -> None:
+        """Fold a page into the rows held, and begin to write them where they are many. Raises as `reach`."""
+        if self._writing is not None and self._writing.done():
+            await self._settle()
+        held = self._held
+        if page.recorded is None and self._site.view.needs is not None:
+            page = page._replace(recorded=self._decoded(page))
+        met, begun = self._met(page)
+        missing = met - begun - held.streams
+        held.move(self._written, missing & self._written.streams)
+        held.load(await self._shadow.load(self._looking, missing - self._written.streams))
+        held.take(met, self.folded(page, held.rows))
+        if last or len(held.rows) >= self._most or held.pages >= HELD_PAGES:
+            await self._settle()
+            self._writing = asyncio.create_task(self._write(page.ceiling, held.loaded, held.changed()))
+            self._held, self._written = Held(), held
+
+    async def _settle(self) -> None:
+        """Wait for what is being written."""
+        if self._writing is not None:
+            await self._writing
+            self._writing, self._written = None, Held()
+            self._tell()
+
+    def part_of(self, page: Stretch) -> Stretch:
+        """Give what the lane takes of a page that was read and decoded for several."""
+        rows, recorded, topics = page.rows, page.recorded or (), self._site.view.topics
+        if topics is not None:
+            rows = [row for row in rows if row[3] in topics]
+            recorded = [one for one in recorded if one[0].TOPIC in topics]
+        if rows and rows[0][0] <= self.position:
+            rows = [row for row in rows if row[0] > self.position]
+            recorded = [one for one in recorded if one[1] > self.position]
+        return Stretch(rows, page.ceiling, recorded)
+
     async def read(self, after: int, target: int) -> Stretch | None:
         """Give what the lane takes of the next positions, which may be nothing; None at the target."""
-        if after >= target:
-            return None
-        upto = min(after + PAGE_EVENTS * self._cut.lanes, target)
-        log = self._site.workspace.log
-        rows = await asyncio.to_thread(log.page_over, self._reading, after, upto, self._cut)
-        at_ceiling = rows and rows[-1][0] == upto
-        return Stretch(rows, Mark(upto, rows[-1][6] if at_ceiling else None))
+        return await stretch(self._site.workspace.log, self.reading, after, target, self._cut)
 
     def streams(self, page: Stretch) -> set[UUID]:
         """Name the streams that may have rows already: those whose first event is in the page have none."""
@@ -188,14 +223,20 @@ class Lane:
         needs = self._site.view.needs
         if needs is None:
             return {row[1] for row in page.rows}, {row[1] for row in page.rows if row[2] == 1}
-        found = {stream for one in self._extract.recorded(page.rows) if (stream := needs(one.event)) is not None}
-        return found, set()
+        recorded = self._decoded(page) if page.recorded is None else page.recorded
+        return {stream for one in recorded if (stream := needs(one.event)) is not None}, set()
+
+    def _decoded(self, page: Stretch) -> list[Recorded]:
+        try:
+            return list(self._extract.recorded(page.rows))
+        except UnreadableEvent as error:
+            raise RebuildFailed.at(error.row, self._site.view, error) from error
 
     def folded(self, page: Stretch, rows: Rows) -> Rows:
         """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
         view = self._site.view
         try:
-            return view.fold(rows, self._extract.recorded(page.rows))
+            return view.fold(rows, self._extract.recorded(page.rows) if page.recorded is None else page.recorded)
         except UnreadableEvent as error:
             raise RebuildFailed.at(error.row, view, error) from error
         except Exception as error:
@@ -235,6 +276,18 @@ class Lane:
             if cursor.rowcount != 1:
                 raise site.taken_over
         self.position, self.recorded_at = ceiling
+
+
+async def stretch(
+    log: LogReader, reading: psycopg.Connection[Any], after: int, target: int, cut: Cut
+) -> Stretch | None:
+    """Read what a cut takes of the next positions, which may be nothing; None at the target."""
+    if after >= target:
+        return None
+    upto = min(after + PAGE_EVENTS * cut.lanes, target)
+    rows = await asyncio.to_thread(log.page_over, reading, after, upto, cut)
+    at_ceiling = rows and rows[-1][0] == upto
+    return Stretch(rows, Mark(upto, rows[-1][6] if at_ceiling else None))
 
 
 # The fence: nobody but the owner, and no lane twice over the same events. The others' places are left as they are.

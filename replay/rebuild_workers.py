@@ -19,7 +19,7 @@ from projections.view import ViewError
 from replay.rebuild_lane import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkProcess
 
@@ -49,7 +49,33 @@ async def reach_in_lanes(
 
     Raises RebuildFailed, RebuildRunning, RebuildStopped; then all have ended.
     """
-    now, lanes = list(positions), len(positions)
+    lanes = len(positions)
+
+    async def lane(number: int, stands: Callable[[int], None]) -> None:
+        if number == 0:
+            own.stand(positions[0], 0, lanes)
+            await own.reach(target, lambda: stands(own.position))
+            return
+        async with Lane.opened(site) as other:
+            other.stand(positions[number], number, lanes)
+            await other.reach(target, lambda: stands(other.position))
+
+    await side_by_side(lane, positions, tell, of=site.view.name)
+
+
+async def side_by_side(
+    lane: Callable[[int, Callable[[int], None]], Awaitable[None]],
+    positions: Sequence[int],
+    tell: Callable[[list[int]], None],
+    *,
+    of: str,
+) -> None:
+    """Run lanes 0, 1 …, which stand at these positions, the first here and the others in processes forked from this one.
+
+    `lane` gets its number and a function to say with where it stands. Raises RebuildFailed, RebuildRunning,
+    RebuildStopped; then all have ended.
+    """
+    now = list(positions)
     workers: list[_Worker] = []
 
     def stands(number: int, position: int) -> None:
@@ -57,10 +83,9 @@ async def reach_in_lanes(
         tell(now)
 
     try:
-        for number in range(1, lanes):
-            workers.append(_Worker(site, number, positions, target, workers))
-        own.stand(positions[0], 0, lanes)
-        going = [asyncio.create_task(own.reach(target, lambda: stands(0, own.position)))]
+        for number in range(1, len(now)):
+            workers.append(_Worker(lane, number, of, workers))
+        going = [asyncio.ensure_future(lane(0, lambda position: stands(0, position)))]
         going += [asyncio.create_task(worker.follow(stands)) for worker in workers]
         try:
             await asyncio.wait(going, return_when=asyncio.FIRST_EXCEPTION)
@@ -88,15 +113,19 @@ class _Worker:
     """A lane in a process of its own: it shares nothing with this one but a pipe, and ends with it."""
 
     def __init__(
-        self, site: Site, number: int, positions: Sequence[int], target: int, others: Sequence[_Worker]
+        self,
+        lane: Callable[[int, Callable[[int], None]], Awaitable[None]],
+        number: int,
+        of: str,
+        others: Sequence[_Worker],
     ) -> None:
         self.number = number
-        self._view = site.view.name
+        self._of = of
         context = multiprocessing.get_context("fork")
         self.pipe, there = context.Pipe()
         inherited = [self.pipe, *(other.pipe for other in others)]
         self._process: ForkProcess = context.Process(
-            target=_work, args=(site, number, positions, target, there, inherited), name="desk rebuild", daemon=True
+            target=_work, args=(lane, number, of, there, inherited), name="desk rebuild", daemon=True
         )
         with warnings.catch_warnings():
             # Other threads may hold locks at the fork; the child uses nothing that they could hold.
@@ -112,7 +141,7 @@ class _Worker:
             except (EOFError, OSError):
                 await asyncio.to_thread(self._process.join)
                 message = (
-                    f"a process that rebuilt part of {self._view} ended with status {self._process.exitcode};"
+                    f"a process that rebuilt part of {self._of} ended with status {self._process.exitcode};"
                     " another rebuild goes on from there"
                 )
                 raise RebuildStopped(message) from None
@@ -135,7 +164,11 @@ class _Worker:
 
 
 def _work(
-    site: Site, number: int, positions: Sequence[int], target: int, pipe: Connection, inherited: Sequence[Connection]
+    lane: Callable[[int, Callable[[int], None]], Awaitable[None]],
+    number: int,
+    of: str,
+    pipe: Connection,
+    inherited: Sequence[Connection],
 ) -> None:
     """Run a lane in the child. Nothing of the parent's is used or closed but the pipes."""
     for one in inherited:
@@ -146,20 +179,18 @@ def _work(
     gc.freeze()  # collecting would copy the pages shared with the parent
     asyncio._set_running_loop(None)  # noqa: SLF001 - the parent's, which stands still in this copy
     said: Any = None
+
+    async def run() -> None:
+        # The parent sends nothing: what there is to read is the end of the pipe, and so of the parent.
+        asyncio.get_running_loop().add_reader(pipe.fileno(), os._exit, 1)
+        with uncollected():
+            await lane(number, pipe.send)
+
     try:
-        asyncio.run(_lane(site, number, positions, target, pipe))
+        asyncio.run(run())
     except (ViewError, psycopg.Error) as error:
         said = error
     except Exception as error:  # noqa: BLE001 - the parent says it
-        said = RebuildStopped(f"a process that rebuilt part of {site.view.name} failed: {error!r}")
+        said = RebuildStopped(f"a process that rebuilt part of {of} failed: {error!r}")
     with suppress(OSError):  # the parent is gone
         pipe.send(said)
-
-
-async def _lane(site: Site, number: int, positions: Sequence[int], target: int, pipe: Connection) -> None:
-    # The parent sends nothing: what there is to read is the end of the pipe, and so of the parent.
-    asyncio.get_running_loop().add_reader(pipe.fileno(), os._exit, 1)
-    async with Lane.opened(site) as lane:
-        lane.stand(positions[number], number, len(positions))
-        with uncollected():
-            await lane.reach(target, lambda: pipe.send(lane.position))

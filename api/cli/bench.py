@@ -110,9 +110,19 @@ def memory(
 def rebuild(
     context: typer.Context,
     events: Annotated[int | None, typer.Option(min=1, help="Events in the log that is rebuilt from.")] = None,
+    every: Annotated[bool | None, typer.Option("--all", help="All views together, not the queue alone.")] = None,
 ) -> None:
-    """Measure the rebuilding of a view."""
-    _measure(context, "rebuild", events=events)
+    """Measure the rebuilding of a view, or of all of them, and the memory that it takes."""
+    _measure(context, "rebuild", events=events, every=every)
+
+
+@benchmarks.command("catch-up")
+def catch_up(
+    context: typer.Context,
+    events: Annotated[int | None, typer.Option(min=1, help="Events that the views are behind.")] = None,
+) -> None:
+    """Measure how fast live views take in a backlog."""
+    _measure(context, "catch_up", events=events)
 
 
 @benchmarks.command("seed")

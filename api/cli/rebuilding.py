@@ -25,12 +25,13 @@ from replay.rebuild import (
     UnknownColumns,
     rebuild,
 )
+from replay.rebuild_together import rebuild_together
 from replay.rollback import NothingKept, roll_back
 from replay.terminal import visible
 from replay.verification import verify_view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from api.cli.progress import Show
     from api.cli.surroundings import Surroundings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from replay.pruning import Leftover
     from replay.rebuild import Report
     from replay.rollback import RolledBack
+    from storage.database import Workspace
 
 LONGEST_VALUE = 40  # characters of a sample, so that a line of the table stays one
 
@@ -61,8 +63,9 @@ def add_to(app: typer.Typer) -> None:
 
 def rebuild_view(
     context: typer.Context,
-    view: ViewName,
+    view: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(sorted(BY_NAME))}.")] = None,
     *,
+    every: Annotated[bool, typer.Option("--all", help="All views, from one reading of the log.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Build and compare, report, and drop what was built.")
     ] = False,
@@ -77,28 +80,35 @@ def rebuild_view(
 ) -> None:
     """Fold a view again from the whole log, beside the live one; compare the two, and put it in its place.
 
-    What was live is kept for `desk views rollback`. With status 1, nothing has changed.
+    What was live is kept for `desk views rollback`. With status 1, nothing has changed; of --all, one view at least has
+    not.
     """
-    wanted = view_named(view)
+    if every == (view is not None):
+        message = "Name a view or give --all."
+        raise Failure(message, MISCONFIGURED)
+    wanted = VIEWS if view is None else (view_named(view),)
     if require_equal and expect_columns is not None:
         message = "Give --require-equal or --expect-columns, not both."
         raise Failure(message, MISCONFIGURED)
     expected = None if expect_columns is None else _names(expect_columns)
 
-    async def carry_out() -> Report:
+    async def carry_out() -> list[Report]:
         async with surroundings_of(context).workspace() as workspace:
-            with progress_of(wanted.name, "events") as show:
-                return await rebuild(
+            with progress_of("all views" if every else wanted[0].name, "events") as show:
+                rebuilding = rebuild_together if every else _alone
+                return await rebuilding(
                     workspace,
                     wanted,
                     _shown(show),
                     workers=workers,
                     dry_run=dry_run,
                     expected=frozenset() if require_equal else expected,
+                    tell=told.append,
                 )
 
+    told: list[Report] = []
     try:
-        report = work(carry_out())
+        work(carry_out())
     except UnknownColumns as error:
         raise Failure(sentence(str(error)), MISCONFIGURED) from None
     except RebuildRefused as refused:
@@ -106,7 +116,24 @@ def rebuild_view(
         raise Failure(sentence(str(refused))) from None
     except (RebuildRunning, RebuildFailed, RebuildStopped) as error:
         raise Failure(str(error)) from None
-    _tell(report, as_json=as_json)
+    finally:
+        for report in told:
+            _tell(report, as_json=as_json)
+
+
+async def _alone(
+    workspace: Workspace,
+    views: Sequence[View],
+    progress: Callable[[Progress], None],
+    *,
+    tell: Callable[[Report], None],
+    **options: Any,
+) -> list[Report]:
+    """Rebuild one view as `rebuild_together` does several."""
+    (view,) = views
+    report = await rebuild(workspace, view, progress, **options)
+    tell(report)
+    return [report]
 
 
 def _names(text: str) -> frozenset[str]:

@@ -88,6 +88,17 @@ def memory(pid: int) -> Memory | None:
     return Memory(found["Rss"], found["Pss"])
 
 
+def proportional(root: int) -> float:
+    """Give the memory of a process and all it started but PostgreSQL, in MiB, what they share counted once.
+
+    0 where it is not to be seen.
+    """
+    if not SHOWN:
+        return 0.0
+    server = {one.pid for one in postgres_processes()}
+    return sum(found.proportional for pid in _family(root) if pid not in server and (found := memory(pid)) is not None)
+
+
 def _stat(pid: int) -> list[str]:
     try:
         return (PROC / str(pid) / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()

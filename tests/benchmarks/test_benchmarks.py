@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from projections.registry import BY_NAME
 from storage.settings import project_root
 from tests.benchmarks import (
     append,
+    catch_up,
     commands,
     delayed,
     growth,
@@ -164,6 +166,24 @@ async def test_rebuild_gives_our_rate_the_projection_runners_and_a_copys(bench_s
         figures, "rebuild", "ours_events_per_second", "plain_events_per_second", "copy_out_rows_per_second", "mebibytes"
     )
     assert figures["events"] == 2_000
+    if processes.SHOWN:
+        assert figures["memory_mebibytes"] > 0
+        assert figures["memory_growth"] > 0
+
+
+async def test_rebuilding_all_views_together_gives_the_same_figures(bench_settings: Settings) -> None:
+    figures = await rebuild.main(bench_settings, events=2_000, runner_events=100, runs=1, every=True)
+
+    assert_figures(
+        figures, "rebuild_all", "ours_events_per_second", "plain_events_per_second", "copy_out_rows_per_second"
+    )
+    assert set(figures["views"]) == set(BY_NAME)
+
+
+async def test_catch_up_gives_the_rates_of_one_live_view_and_of_all_of_them(bench_settings: Settings) -> None:
+    figures = await catch_up.main(bench_settings, events=2_000, runner_events=100)
+
+    assert_figures(figures, "catch_up", "ours_events_per_second", "all_views_events_per_second", "ratio_to_copy_out")
 
 
 def test_the_machine_is_described_by_a_command() -> None:
