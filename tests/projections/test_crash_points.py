@@ -73,7 +73,7 @@ class Steps:
             return stepping
 
         with patched.context() as patch:
-            patch.setattr(psycopg.AsyncConnection, "execute", around(psycopg.AsyncConnection.execute))
+            patch.setattr(psycopg.AsyncCursor, "execute", around(psycopg.AsyncCursor.execute))
             patch.setattr(psycopg.AsyncCopy, "write_row", around(psycopg.AsyncCopy.write_row))
             patch.setattr(
                 psycopg.AsyncTransaction, "__aexit__", around(psycopg.AsyncTransaction.__aexit__, before=False)
