@@ -136,6 +136,7 @@ class Runner:
     async def catch_up(self, workspace: Workspace) -> None:
         """Project one workspace until every view of it that is ours and has not stopped is at the log's end."""
         self._workspaces[workspace.name] = workspace
+        self._memory.clear()  # the last time may have ended before it was known what was written
         await bookkeeping.prepare(workspace, self._views.values())
         await self._divide([Share(workspace, list(self._views.values()))])
         while any(one.position < one.head for one in await self._standings([workspace])):

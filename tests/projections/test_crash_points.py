@@ -7,16 +7,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 from psycopg.sql import SQL, Identifier
 
-from projections import runner
+from projections import bookkeeping, runner
 from projections.bookkeeping import view_status
 from projections.registry import VIEWS
 from projections.runner import Runner
+from projections.waiting import wait_for
 from tests.faults.views_from_zero import check_views
 from tests.projections.desk_days import DeskDays, record
+from tests.projections.test_runner import running
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -105,10 +107,12 @@ async def logged(workspace: Workspace) -> None:
 
 @SOME
 @given(
-    deaths=some.lists(some.tuples(some.integers(0, 90), some.booleans()), max_size=12),
-    page=some.sampled_from((7, 30, 60, 110, 500)),
-    together=some.sampled_from((0, 20, 100)),
+    deaths=some.lists(some.tuples(some.integers(0, 50), some.booleans()), min_size=1, max_size=30),
+    page=some.sampled_from((7, 20, 60, 110)),
+    together=some.sampled_from((100, 20, 0)),
 )
+@example(deaths=[(step, False) for step in range(60)], page=3, together=100)  # at every step of a page, in turn
+@example(deaths=[(step, True) for step in range(60)], page=3, together=0)
 async def test_a_process_that_dies_at_any_step_leaves_nothing_half_done(
     alpha: Workspace, monkeypatch: pytest.MonkeyPatch, deaths: list[tuple[int, bool]], page: int, together: int
 ) -> None:
@@ -131,3 +135,17 @@ async def test_a_process_that_dies_at_any_step_leaves_nothing_half_done(
     assert steps.taken > EVENTS / page
     assert await asyncio.to_thread(check_views, alpha.database.conninfo, alpha.schema) == []
     assert all(status.lag_events == 0 and status.failure is None for status in await view_status(alpha, VIEWS))
+
+
+async def test_what_another_process_made_of_the_rows_is_gone_on_from(alpha: Workspace) -> None:
+    """Views go from process to process and back, and what one remembers of their rows may be long past."""
+    desk = DeskDays(72, tickets=8)
+    await record(alpha, desk.first())
+    await bookkeeping.prepare(alpha, VIEWS)
+    ours, others = Runner(alpha.database, VIEWS, "we"), Runner(alpha.database, VIEWS, "others")
+    for owner in (ours, others, ours, others, ours):
+        head = await record(alpha, desk.more(25))
+        async with running(owner):
+            for view in VIEWS:
+                await wait_for(alpha, view, head, 20)
+        assert await asyncio.to_thread(check_views, alpha.database.conninfo, alpha.schema) == []
