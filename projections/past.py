@@ -92,7 +92,7 @@ class Past:
                 *was,
             ),
             key=(key, "sealed_at"),
-            loaded="sealed_at = 0",
+            loaded=("sealed_at", OPEN),
             indexes=(
                 "(node, since)",
                 "(node, first_since)",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from psycopg.sql import SQL, Composable, Composed, Identifier, Placeholder
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
 from psycopg.types.json import Jsonb
 from pydantic_core import to_json
 
@@ -52,7 +52,8 @@ class Table:
 
     With `keeps_past`, a row that changes is copied to a second table first, with the position at which it stopped
     being true, so that a list begun earlier goes on as it was. `since` is the column with the position of the last
-    event that changed the row. `loaded` is the condition on the rows of a stream that a fold is given.
+    event that changed the row. Of the rows of a stream a fold is given those with the value in the
+    key column that `loaded` names, all without it.
     """
 
     columns: tuple[Column, ...]
@@ -60,7 +61,7 @@ class Table:
     indexes: tuple[str, ...] = ()
     keeps_past: bool = False
     since: str = "since"
-    loaded: str = "true"
+    loaded: tuple[str, int] | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +72,10 @@ class Table:
     def key_places(self) -> tuple[int, ...]:
         """Where the key columns stand among the columns."""
         return tuple(self.names.index(name) for name in self.key)
+
+    def is_loaded(self, key: Key) -> bool:
+        """Tell whether a fold is given the row with this key."""
+        return self.loaded is None or key[self.key.index(self.loaded[0])] == self.loaded[1]
 
     @cached_property
     def json_places(self) -> tuple[int, ...]:
@@ -95,7 +100,7 @@ class Shelf:
             "columns": columns,
             "key": key,
             "since": Identifier(table.since),
-            "loaded": SQL(table.loaded),
+            "loaded": _loaded(table.loaded),
             "first": Identifier(table.key[0]),
             "type": SQL(table.columns[table.key_places[0]].type),
             "changes": SQL(", ").join(
@@ -195,6 +200,12 @@ class Shelf:
                     if values[place] is not None:
                         values[place] = Jsonb(values[place], to_json)
                 await copy.write_row(values)
+
+
+def _loaded(which: tuple[str, int] | None) -> Composed:
+    if which is None:
+        return SQL("true").format()
+    return SQL("{} = {}").format(Identifier(which[0]), Literal(which[1]))
 
 
 def document(rows: Rows) -> str:

@@ -52,10 +52,10 @@ class Memory:
         return found, missing
 
     def keep(self, shelf: Shelf, streams: Iterable[UUID], rows: Rows) -> None:
-        """Remember all the rows of these streams."""
+        """Remember all the rows of these streams, as far as a fold is given them."""
         by_stream: dict[UUID, Rows] = {stream: {} for stream in streams}
         for key, row in rows.items():
-            if key[0] in by_stream:
+            if key[0] in by_stream and shelf.table.is_loaded(key):
                 by_stream[key[0]][key] = row
         for stream, its in by_stream.items():
             old = self._rows.pop((shelf, stream), None)

@@ -21,16 +21,17 @@ from domain.event import ERASED
 from projections import queue_history, ticket_queue
 from projections.bookkeeping import prepare
 from projections.listing import CursorExpired, CursorInvalid
-from projections.past import LONGEST
+from projections.past import LONGEST, OPEN
 from projections.runner import Runner
 from projections.ticket_queue import EVERY_TICKET, SORTS, QueueEntry, QueueFilter, list_tickets
+from projections.together import Memory
 from projections.waiting import NotReached
 from replay.as_of import NoSuchMoment
 from replay.queue_as_of import MomentAsked, count_tickets_at, list_tickets_at, resolve
 from replay.rebuild import rebuild
 from storage.codec import Recorded
 from storage.database import Database, Workspace
-from tests.projections.desk_days import DeskDays, record, rows_of
+from tests.projections.desk_days import DeskDays, as_recorded, record, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -195,7 +196,7 @@ ASKS = some.builds(
     occurred=some.one_of(some.none(), some.floats(0, 1)),
     close=some.sampled_from([timedelta(0), timedelta(microseconds=-1), timedelta(days=-1)]),
     # Beyond what there is to choose from, which is mostly so, means that the filter does not ask.
-    picks=some.tuples(*[some.integers(0, 12)] * 9),
+    picks=some.tuples(*[some.integers(0, 30)] * 9),
     sort=some.sampled_from(sorted(SORTS)),
     limit=some.sampled_from([1, 3, 50]),
 )
@@ -414,3 +415,35 @@ async def test_a_long_life_is_told_from_the_last_stretch_before_the_moment(alpha
         (entry,) = (await list_tickets_at(alpha, MomentAsked(position))).items
         assert [entry] == told.entries(position)
     assert len(told.recorded) > 3 * LONGEST
+
+
+async def test_tickets_that_claim_a_later_time_than_they_were_recorded_at_are_listed_in_their_places(
+    alpha: Workspace,
+) -> None:
+    told, desk = await begun(alpha, 13, tickets=40, steps=400)
+    desk.at = AHEAD
+    await tell(alpha, told, desk.more(80))
+    position = len(told.recorded)
+    settled = QueueFilter(statuses=["solved", "closed"])
+    for occurred_at in (None, AHEAD + timedelta(days=1), AHEAD - timedelta(days=1)):
+        wanted = [one for one in told.entries(position, occurred_at) if fits(one, settled)]
+        if occurred_at is None:
+            assert {one.updated_at > AHEAD for one in wanted} == {True, False}
+        for sort in SORTS:
+            asked = MomentAsked(position, occurred_at)
+            assert await every_page(alpha, asked, settled, sort=sort, limit=2) == sorted(wanted, key=ORDERS[sort])
+
+
+async def test_of_a_long_life_only_what_goes_on_is_loaded_and_remembered(alpha: Workspace) -> None:
+    _, desk = await begun(alpha, 12, tickets=1, steps=400)
+    shelf, memory = queue_history.VIEW.shelf(alpha.schema), Memory()
+    (ticket,) = desk.tickets
+    async with alpha.database.pool.connection() as connection:
+        rows = await shelf.load(connection, [ticket.id])
+    assert list(rows) == [(ticket.id, OPEN)]
+    changed = queue_history.VIEW.fold(
+        {}, as_recorded([one for one in DeskDays(12, tickets=1).more(400) if queue_history.VIEW.wants(one.TOPIC)])
+    )
+    assert len(changed) > 3
+    memory.keep(shelf, [next(iter(changed))[0]], changed)
+    assert memory.held == 1
