@@ -106,6 +106,17 @@ def memory(
     _measure(context, "memory", workers=workers, commands=number)
 
 
+@benchmarks.command("queue-page")
+def queue_page(
+    context: typer.Context,
+    seconds: Seconds = None,
+    workers: Workers = None,
+    tickets: Annotated[int | None, typer.Option(min=1_000, help="Tickets in the queue, a million if unsaid.")] = None,
+) -> None:
+    """Measure pages of a queue of a million tickets, in PostgreSQL and over HTTP. Takes up to 3 GB of disk."""
+    _measure(context, "queue_page", seconds=seconds, workers=workers, tickets=tickets)
+
+
 @benchmarks.command("rebuild")
 def rebuild(
     context: typer.Context,
@@ -140,6 +151,16 @@ def seed(
 ) -> None:
     """Fill a workspace of this desk with a made-up log of believable tickets, to try it with. Views wait meanwhile."""
     _measure(context, "seed", events=events, seed=number, workspace=workspace)
+
+
+@benchmarks.command("visible")
+def visible(
+    context: typer.Context,
+    workers: Workers = None,
+    number: Annotated[int | None, typer.Option("--commands", min=10, help="Commands sent, 400 if unsaid.")] = None,
+) -> None:
+    """Measure how soon a change is in the queue after its command was answered, one command at a time."""
+    _measure(context, "visible", workers=workers, commands=number)
 
 
 def _measure(context: typer.Context, name: str, **options: Any) -> None:

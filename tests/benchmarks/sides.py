@@ -238,7 +238,7 @@ async def desk(settings: Settings, workers: int, *, views: bool = True) -> Async
     command = ["-m", "api.cli", "serve", "--host", HOST, "--port", "0", "--workers", str(workers)]
     if not views:
         command.append("--no-views")
-    async with _process(command, environment) as server:
+    async with process(command, environment) as server:
         assert server.stdout is not None
         async with asyncio.timeout(START_SECONDS):
             line = (await server.stdout.readline()).decode().strip()
@@ -246,7 +246,7 @@ async def desk(settings: Settings, workers: int, *, views: bool = True) -> Async
                 message = f"desk serve did not start: {line}"
                 raise MeasurementError(message)
             service = Service(int(line.rpartition(":")[2]), server.pid)
-            await _all_there(service, workers)
+            await all_there(service, workers)
         yield service
 
 
@@ -269,7 +269,7 @@ async def plain_service(address: str, setting: PlainSetting, people: People) -> 
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as directory:
         environment[plain.READY_VARIABLE] = directory
-        async with _process(command, environment) as server:
+        async with process(command, environment) as server:
             async with asyncio.timeout(START_SECONDS):
                 await _ready(server, Path(directory), setting.workers, port)
             yield Service(port, server.pid)
@@ -288,7 +288,7 @@ async def measure_plain(place: Ground, setting: PlainSetting, people: People, pl
     return found
 
 
-async def _all_there(service: Service, workers: int) -> None:
+async def all_there(service: Service, workers: int) -> None:
     """Wait until every worker has taken a connection: one that still starts would leave all of them to the others."""
     writers = []
     try:
@@ -320,14 +320,15 @@ async def _ready(server: asyncio.subprocess.Process, directory: Path, workers: i
 
 
 @asynccontextmanager
-async def _process(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a Python program of the project with an environment that names no other database; it is ended afterwards."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DESK_", "DATABASE_URL"))}
-    process = await asyncio.create_subprocess_exec(
+    running = await asyncio.create_subprocess_exec(
         sys.executable, *command, env={**kept, **environment}, cwd=project_root(), stdout=asyncio.subprocess.PIPE
     )
     try:
-        yield process
+        yield running
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        if running.returncode is None:
+            running.terminate()
+        await running.wait()

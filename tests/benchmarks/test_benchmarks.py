@@ -26,7 +26,9 @@ from tests.benchmarks import (
     memory,
     paced,
     processes,
+    queue_page,
     rebuild,
+    visible,
 )
 from tests.benchmarks.machine import figures_line
 from tests.benchmarks.sides import PlainSetting
@@ -157,6 +159,25 @@ async def test_as_of_gives_delays_of_the_queue_at_any_instant_and_of_the_live_on
         for name in ("as_of", "occurred_as_of", "live"):
             assert set(told[f"{name}_milliseconds"]) == {"p50", "p95", "p99", "max"}
         assert told["items_a_page"] <= 50
+
+
+async def test_pages_of_the_queue_are_told_in_postgres_and_over_http(bench_settings: Settings) -> None:
+    figures = await queue_page.main(
+        bench_settings, tickets=20_000, seconds=0.5, warm_up_seconds=0.5, concurrency=4, workers=2
+    )
+
+    assert_figures(figures, "queue_page", "ours_per_second", "plain_per_second", "pgbench_per_second", "queries")
+    for told in ("ours", "ours_postgres", "plain"):
+        assert set(figures[f"{told}_milliseconds"]) == {"p50", "p95", "p99", "max"}
+    assert figures["items_a_page"] > 1
+
+
+async def test_visible_tells_how_soon_a_change_is_in_the_queue(bench_settings: Settings) -> None:
+    figures = await visible.main(bench_settings, commands=16)
+
+    assert_figures(figures, "visible", "commands")
+    for told in ("ours_visible", "ours_answered", "bare_visible", "bare_commit"):
+        assert set(figures[f"{told}_milliseconds"]) == {"p50", "p95", "p99", "max"}
 
 
 async def test_rebuild_gives_our_rate_the_projection_runners_and_a_copys(bench_settings: Settings) -> None:
