@@ -58,6 +58,7 @@ bench: setup ## Measure against the plain way and bare PostgreSQL
 	@$(BIN)/desk bench commands --rate 1000
 	@$(BIN)/desk bench hot-ticket
 	@$(BIN)/desk bench rebuild
+	@$(BIN)/desk bench visible
 
 lock: setup ## Write the requirements files anew, with hashes
 	@$(PYTHON) -m venv $(VENV)/lock
