@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from projections.bookkeeping import Mark
+from projections.extract import Extract
 from storage.codec import UnreadableEvent, decode, event_type
 
 if TYPE_CHECKING:
@@ -33,8 +35,12 @@ def uncollected() -> Iterator[None]:
 class Page:
     """Consecutive events of the log from one position to another, its ceiling."""
 
-    def __init__(self, rows: Sequence[StoredRow], *, ceiling: Mark | None = None) -> None:
+    def __init__(
+        self, rows: Sequence[StoredRow], *, ceiling: Mark | None = None, views: Sequence[View] | None = None
+    ) -> None:
+        """Where only `views` fold the page, only what they look at is decoded."""
         self.rows = rows
+        self._extract = None if views is None else _extract(*views)
         self.ceiling = ceiling or Mark(rows[-1].position, rows[-1].recorded_at)
         self._decoded: list[Recorded | UnreadableEvent | None] = [None] * len(rows)
 
@@ -78,10 +84,16 @@ class Page:
         known = self._decoded[index]
         if known is None:
             try:
-                known = decode(self.rows[index])
+                row = self.rows[index]
+                known = decode(row) if self._extract is None else next(self._extract.recorded([row]))
             except UnreadableEvent as error:
                 known = error
             self._decoded[index] = known
         if isinstance(known, UnreadableEvent):
             raise known
         return known
+
+
+@cache
+def _extract(*views: View) -> Extract:
+    return Extract(*views)

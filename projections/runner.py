@@ -279,7 +279,8 @@ class Runner:
             rows = await workspace.log.page(position, limit)
             if not rows:
                 continue
-            page = Page(rows)
+            # Many events are decoded as far as these views look at them; what a few say is remembered in full.
+            page = Page(rows, views=views if len(rows) > TOGETHER else None)
             much = much or FEW_EVENTS < len(page) <= TOGETHER
             if much and not due:
                 views = [view for view in views if not view.at_leisure] or views  # noqa: PLW2901 - part of them

@@ -12,6 +12,7 @@ import pytest
 from domain.event import Event
 from projections import extract
 from projections.extract import Extract
+from projections.page import Page
 from projections.registry import BY_NAME, VIEWS
 from projections.view import events_of
 from storage.append import NewEvent, Submission
@@ -100,3 +101,15 @@ async def test_views_that_are_folded_together_find_what_each_of_them_reads(alpha
             if view.wants(row.topic):
                 for name in type(whole).model_fields.keys() & (view.reads or type(whole).model_fields.keys()):
                     assert getattr(event, name) == getattr(whole, name), (row.topic, name)
+
+
+@EACH_VIEW
+async def test_a_page_of_which_only_what_views_look_at_is_decoded_folds_to_the_same_rows(
+    alpha: Workspace, view: View
+) -> None:
+    desk = DeskDays(17, tickets=30)
+    await record(alpha, [*desk.first(), *desk.more(400)])
+    rows = await alpha.log.page(0, 5_000)
+    whole, part = Page(rows), Page(rows, views=VIEWS)
+    assert part.streams(view, 0, len(part)) == whole.streams(view, 0, len(whole))
+    assert view.fold({}, part.recorded(view, 0, len(part))) == view.fold({}, whole.recorded(view, 0, len(whole)))
