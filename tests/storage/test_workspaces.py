@@ -14,7 +14,7 @@ import pytest
 from storage import attachments, credentials
 from storage.database import Database, DatabaseUnreachable, UnknownWorkspace
 from storage.keyring import RootKeyError
-from storage.migrations import MigrationError, create_workspace, migrate, pending
+from storage.migrations import MigrationError, create_workspace, migrate, migrations, pending
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ async def test_migrating_twice_or_from_two_processes_at_once_changes_nothing(emp
     notes: list[str] = []
     await asyncio.gather(*(migrate(empty_settings, note=notes.append) for _ in range(3)))
     await migrate(empty_settings, note=notes.append)
-    assert notes == ["shared: workspaces and credentials"]
+    assert notes == [f"shared: {step.name}" for step in migrations("shared")]
 
 
 async def test_a_workspace_is_made_once_with_everything_applied(empty_settings: Settings) -> None:
