@@ -59,6 +59,7 @@ bench: setup ## Measure against the plain way and bare PostgreSQL
 	@$(BIN)/desk bench hot-ticket
 	@$(BIN)/desk bench rebuild
 	@$(BIN)/desk bench visible
+	@$(BIN)/desk bench rebuild-beside
 
 lock: setup ## Write the requirements files anew, with hashes
 	@$(PYTHON) -m venv $(VENV)/lock

@@ -18,6 +18,7 @@ from projections.page import uncollected
 from replay import builds, rebuild_lane
 from replay.builds import Phase, Standing
 from replay.comparison import Comparison, NotComparable, compare
+from replay.making_way import make_way_on_server
 from replay.rebuild_lane import Lane, RebuildFailed, Site
 from replay.rebuild_workers import RebuildStopped, can_fork, processors, reach_in_lanes
 from storage.codec import UnreadableEvent, decode
@@ -182,6 +183,7 @@ class Builder:
             if reference is None or reference.position < self.lane.position:
                 return None
             async with await workspace.database.connect(f"desk compare {view.name}") as looking:
+                make_way_on_server(looking)
                 await looking.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
                 async with looking.transaction():
                     try:

@@ -16,6 +16,7 @@ from projections.bookkeeping import Mark
 from projections.extract import Extract
 from projections.view import ViewError
 from replay.held_rows import Held, Stretch
+from replay.making_way import make_way_on_server
 from storage.codec import UnreadableEvent
 from storage.log_reader import Cut, StoredRow
 
@@ -123,6 +124,7 @@ class Lane:
                 await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name) as connection,
                 await psycopg.AsyncConnection.connect(address, autocommit=True, application_name=name) as looking,
             ):
+                make_way_on_server(connection, looking, reading)
                 skipped = await bookkeeping.skipped(connection, site.workspace.schema, site.view)
                 yield cls(site, connection, looking, reading, skipped)
         finally:

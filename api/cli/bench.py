@@ -163,6 +163,20 @@ def visible(
     _measure(context, "visible", workers=workers, commands=number)
 
 
+@benchmarks.command("rebuild-beside")
+def rebuild_beside(
+    context: typer.Context,
+    seconds: Seconds = None,
+    events: Annotated[int | None, typer.Option(min=1_000, help="Events in the log that is rebuilt from.")] = None,
+    rate: Annotated[float | None, typer.Option(min=1, max=10_000, help="Pages of the queue read a second.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Processes that rebuild; else one a processor.")
+    ] = None,
+) -> None:
+    """Measure how soon the queue is answered over HTTP while it is being rebuilt, beside how soon it is otherwise."""
+    _measure(context, "beside", seconds=seconds, events=events, rate=rate, workers=workers)
+
+
 def _measure(context: typer.Context, name: str, **options: Any) -> None:
     settings = surroundings_of(context).settings()
     benchmark, machine = _module(name), _module("machine")

@@ -16,6 +16,7 @@ from api.problems import sentence
 from projections.bookkeeping import ViewsNotReady
 from projections.registry import BY_NAME, VIEWS
 from replay.comparison import NotComparable
+from replay.making_way import make_way
 from replay.pruning import prune
 from replay.rebuild import (
     RebuildFailed,
@@ -94,6 +95,7 @@ def rebuild_view(
 
     async def carry_out() -> list[Report]:
         async with surroundings_of(context).workspace() as workspace:
+            make_way()  # not before: the server may have been started for this
             with progress_of("all views" if every else wanted[0].name, "events") as show:
                 rebuilding = rebuild_together if every else _alone
                 return await rebuilding(
@@ -290,6 +292,7 @@ async def _verified(
     """Give for each view what differs, or why it could not be verified."""
     found: list[tuple[View, Comparison | str]] = []
     async with surroundings.workspace() as workspace:
+        make_way()
         for view in dict.fromkeys(wanted):
             with progress_of(view.name, "events") as show:
                 try:

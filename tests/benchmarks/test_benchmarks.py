@@ -16,6 +16,7 @@ from projections.registry import BY_NAME
 from storage.settings import project_root
 from tests.benchmarks import (
     append,
+    beside,
     catch_up,
     commands,
     delayed,
@@ -80,6 +81,14 @@ async def test_commands_gives_our_rate_and_the_plain_services(bench_settings: Se
     for used in (figures["ours_processor_seconds"], figures["plain_processor_seconds"]["workers_2_pool_5"]):
         assert used["client"] > 0
         assert not processes.SHOWN or len(used["workers"]) == len(used["connections_by_worker"]) == 2
+
+
+async def test_the_queue_is_read_while_it_is_rebuilt(bench_settings: Settings) -> None:
+    figures = await beside.main(bench_settings, events=3_000, seconds=0.5, rate=20)
+
+    assert_figures(figures, "rebuild_beside", "ratio", "rebuilds")
+    for told in ("idle", "during"):
+        assert set(figures[f"{told}_milliseconds"]) == {"p50", "p95", "p99", "max"}
 
 
 async def test_commands_by_a_timetable_tell_how_soon_they_are_answered_and_seen(bench_settings: Settings) -> None:
