@@ -186,6 +186,9 @@ async def test_a_supervisor_reads_the_volume_in_ones_own_time(desk: DeskOverHttp
     assert {item["since"][11:] for item in told["items"][1:]} == {"00:00:00+08:00"}
     assert sum(item["opened"] for item in told["items"]) == 2
     assert 8 <= len(told["items"]) <= 9
+    autumn = {"zone": "Europe/Berlin", "since": "2026-10-25T00:00:00Z", "until": "2026-10-25T02:00:00Z"}
+    twice = (await desk.get("/volume", params=autumn)).json()
+    assert [item["since"] for item in twice["items"]] == ["2026-10-25T02:00:00+02:00", "2026-10-25T02:00:00+01:00"]
     by_team = (await desk.get("/volume", params={"by": ["team", "channel"], "unit": "period"})).json()
     assert {(item["team_id"], item["channel"], item["opened"], item["solved"]) for item in by_team["items"]} == {
         (desk.ids["team"], "phone", 1, 1),
