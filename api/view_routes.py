@@ -13,6 +13,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response
 
 from api.access import GuardedRoute
+from api.command_routes import Answer
 from api.conditions import position_text
 from api.people_routes import LISTING_PROBLEMS
 from api.problems import MALFORMED_REQUEST, Problem
@@ -38,6 +39,7 @@ from domain.ticket_events import TicketType
 from projections import audit_trail, directory, ticket_queue
 from projections.bookkeeping import view_status
 from projections.consumer_register import consumer_skips, consumer_status
+from projections.queue_pages import first_page
 from projections.registry import VIEWS
 from projections.skipping import skips
 from replay.queue_as_of import count_tickets_at, list_tickets_at
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
     from commands.desk import Desk
     from projections.bookkeeping import ViewStatus
     from projections.consumer_register import ConsumerStatus
-    from projections.listing import Counts
+    from projections.listing import Counts, Listing
+    from projections.queue_pages import Written
     from replay.queue_as_of import CountsThen
     from storage.credentials import Credential
     from storage.database import Workspace
@@ -237,9 +240,10 @@ async def list_queue(
         items, further, told = [item._asdict() for item in then.items], then.cursor, moment_told(then.moment)
     else:
         await wait_if_asked(request, desk, ticket_queue.VIEW, after)
-        page = await ticket_queue.list_told(
-            desk.workspace, tickets.of(credential), sort=sort, limit=limit, cursor=cursor
-        )
+        chosen = tickets.of(credential)
+        if cursor is None:
+            return await _written_out(desk, await first_page(desk.workspace, chosen, sort=sort, limit=limit))
+        page = await ticket_queue.list_told(desk.workspace, chosen, sort=sort, limit=limit, cursor=cursor)
         items, further, told = page.items, page.cursor, {"position": page.position}
     content = {
         "items": items,
@@ -248,6 +252,24 @@ async def list_queue(
         "next_cursor": further,
     }
     return await true_of(desk, told["position"], content)
+
+
+async def _written_out(desk: Desk, page: Listing[Written]) -> Response:
+    """Write a page as `QueuePage` has it, around the tickets that are written already."""
+    ids = {one.int: one for item in page.items for one in item.people}
+    names = await directory.names(desk.workspace, ids.values())
+    content = b'{"items":[%b],"names":%b,"position":%d,"next_cursor":%b}' % (
+        b",".join([item.text for item in page.items]),
+        to_json({str(one): name for one, name in names.items()}),
+        page.position,
+        to_json(page.cursor),
+    )
+    headers = [
+        (b"log-position", position_text(page.position, await desk.workspace.log.epoch()).encode()),
+        (b"content-length", b"%d" % len(content)),
+        (b"content-type", b"application/json"),
+    ]
+    return Answer(200, headers, content)
 
 
 async def _names_in(workspace: Workspace, items: Sequence[dict[str, Any]]) -> dict[str, str]:

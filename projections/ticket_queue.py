@@ -346,7 +346,7 @@ class QueueFilter:
 
 
 EVERY_TICKET: Final = QueueFilter()
-_SHOWN: Final = tuple("subject_sealed" if name == "subject" else name for name in QueueEntry._fields)
+SHOWN: Final = tuple("subject_sealed" if name == "subject" else name for name in QueueEntry._fields)
 _BY_STATUS: Final = frozenset({"updated", "due"})
 """Orders that indexes give for each status: a list of whatever status is put together from them."""
 
@@ -369,8 +369,8 @@ async def list_told(
 ) -> Listing[Row]:
     """List tickets as `list_tickets` does, each as the fields of a QueueEntry by name, to be written out as they are."""
     order = SORTS[sort]
-    hidden = tuple(column for column in order.columns if column not in _SHOWN)
-    columns, names = _SHOWN + hidden, QueueEntry._fields + hidden
+    hidden = tuple(column for column in order.columns if column not in SHOWN)
+    columns, names = SHOWN + hidden, QueueEntry._fields + hidden
     found = await list_rows(
         workspace,
         VIEW,

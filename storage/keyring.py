@@ -83,6 +83,8 @@ class Keyring:
         self._keys: OrderedDict[UUID, AESGCM | None] = OrderedDict()
         # Token → stream it comes from and text. Held no longer than the keys: whatever makes a key go drops them all.
         self._opened: dict[str, tuple[int, str]] = {}
+        self.generation = 0
+        """Counts how often keys were dropped: whoever keeps what was opened drops it then."""
         name = Identifier(schema)
         self._sql_load = SQL(_LOAD).format(schema=name).as_string()
         self._sql_insert = SQL(_INSERT).format(schema=name).as_string()
@@ -96,7 +98,7 @@ class Keyring:
         missing = {subject for subject in subjects if self._keys.get(subject) is None}
         if not missing:
             return
-        await self._fetch(missing)
+        await self._fetch(missing, there=False)
         missing = {subject for subject in missing if self._keys.get(subject) is None}
         if missing:
             fresh = {subject: os.urandom(KEY_BYTES) for subject in sorted(missing)}
@@ -171,20 +173,25 @@ class Keyring:
     def forget(self) -> None:
         """Drop every key held in memory, and what was opened with them; they are read again when needed."""
         self._keys.clear()
+        self._forget_opened()
+
+    def _forget_opened(self) -> None:
         self._opened.clear()
+        self.generation += 1
 
     def _place(self, stream: UUID, version: int, field: str) -> bytes:
         return b"%b\0%b%d\0%b" % (self._workspace, stream.bytes, version, field.encode())
 
-    async def _fetch(self, subjects: Iterable[UUID]) -> None:
+    async def _fetch(self, subjects: Iterable[UUID], *, there: bool = True) -> None:
+        """Read keys; where they should be `there` and one is not, it was destroyed."""
         wanted = list(subjects)
         if not wanted:
             return
         async with self._database.pool.connection() as connection:
             cursor = await connection.execute(self._sql_load, (wanted,), prepare=True)
             found: dict[UUID, bytes] = dict(await cursor.fetchall())
-        if len(found) < len(wanted):
-            self._opened.clear()  # a key may have gone
+        if there and len(found) < len(wanted):
+            self._forget_opened()
         for subject in wanted:
             wrapped = found.get(subject)
             self._keys[subject] = None if wrapped is None else AESGCM(self._unwrap(subject, wrapped))
