@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from storage.codec import Recorded
 
-GENERATION: Final = 1  # of the shape of these tables; one more makes every past a new version of its view
+GENERATION: Final = 1  # of these tables and of LONGEST; one more makes every past a new version of its view
 # States a stretch has. A page of a moment folds so many events a ticket at most; with twice as many it took a third
 # more processor time, and a fortieth less space. A row stays under the 2 kB beyond which PostgreSQL stores it aside.
 LONGEST: Final = 16
