@@ -256,11 +256,12 @@ async def list_queue(
 
 async def _written_out(desk: Desk, page: Listing[Written]) -> Response:
     """Write a page as `QueuePage` has it, around the tickets that are written already."""
-    ids = {one.int: one for item in page.items for one in item.people}
-    names = await directory.names(desk.workspace, ids.values())
+    people: dict[int, UUID] = {}
+    for item in page.items:
+        people.update(item.people)
     content = b'{"items":[%b],"names":%b,"position":%d,"next_cursor":%b}' % (
         b",".join([item.text for item in page.items]),
-        to_json({str(one): name for one, name in names.items()}),
+        await directory.names_written(desk.workspace, people),
         page.position,
         to_json(page.cursor),
     )

@@ -10,6 +10,7 @@ from uuid import UUID  # noqa: TC003 - part of the public row
 from weakref import WeakKeyDictionary
 
 import psycopg
+from pydantic_core import to_json
 
 from domain import agent as agents
 from domain import customer_events as customers
@@ -18,9 +19,10 @@ from projections.listing import Listing, list_rows
 from projections.selection import Sort, Where
 from projections.table import Column, Row, Rows, Table
 from projections.view import Draft, View, topics_of
+from storage.keyring import ERASED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from domain.event import Event
     from storage.codec import Recorded
@@ -228,6 +230,25 @@ async def names(workspace: Workspace, ids: Collection[UUID]) -> dict[UUID, str]:
     return found
 
 
+async def names_written(workspace: Workspace, people: Mapping[int, UUID]) -> bytes:
+    """Give what `names` gives as a JSON object; `people` are ids by their numbers."""
+    known = _known.setdefault(workspace, _KnownNames())
+    try:
+        written = await known.members(workspace)
+    except psycopg.errors.UndefinedTable:
+        return b"{}"
+    members = {number: written.get(number) for number in people}
+    missing = [people[number] for number, member in members.items() if member is None]
+    if missing:
+        newest = known.newest
+        found = await names(workspace, missing)
+        fresh = {one.int: b"%b:%b" % (to_json(one), to_json(found[one])) if one in found else b"" for one in missing}
+        if known.newest == newest:
+            written.update({one.int: fresh[one.int] for one in missing if found.get(one) != ERASED})
+        members |= fresh
+    return b"{%b}" % b",".join([member for member in members.values() if member])
+
+
 class _Name(NamedTuple):
     name: str | None
     sealed: str | None
@@ -240,15 +261,24 @@ class _KnownNames:
     """The names of one workspace as this process remembers them; by the number of an id, which is hashed at once."""
 
     def __init__(self) -> None:
+        self.newest: tuple[int, int] | None = None
+        """What the last change of the directory is known by: the view's table, and the position."""
         self._entries: dict[int, _Name] = {}
-        self._newest: tuple[int, int] | None = None
+        self._written: dict[int, bytes] = {}
+        self._with = -1
         self._looked_at = float("-inf")
+
+    async def members(self, workspace: Workspace) -> dict[int, bytes]:
+        """Give the names that are opened and written already, as members of an object; empty for who has none."""
+        await self._look_when_due(workspace)
+        if len(self._written) > NAMES_HELD:
+            self._written = {}
+        return self._written
 
     async def entries(self, workspace: Workspace, ids: Collection[UUID]) -> dict[int, _Name]:
         """Give what is known of these; nobody for whom the directory does not have."""
-        if time.monotonic() - self._looked_at >= NAMES_SECONDS:
-            await self._look(workspace)
-        remembered, newest = self._entries, self._newest
+        await self._look_when_due(workspace)
+        remembered, newest = self._entries, self.newest
         known = {one.int: name for one in ids if (name := remembered.get(one.int)) is not None}
         missing = [one for one in ids if one.int not in known]
         if not missing:
@@ -256,25 +286,34 @@ class _KnownNames:
         found = {one.int: _NOBODY for one in missing}
         found |= {one.int: _Name(*name) for one, *name in await _ask(workspace, _NAMES, {"ids": missing})}
         # Where the directory has changed meanwhile, what was read may be from before.
-        if self._newest == newest and self._entries is remembered:
+        if self.newest == newest and self._entries is remembered:
             remembered.update(found)
             if len(remembered) > NAMES_HELD:
                 self._entries = {}
         return known | found
+
+    async def _look_when_due(self, workspace: Workspace) -> None:
+        if self._with != workspace.keyring.generation:
+            # Keys were forgotten: for good, or because the log goes on elsewhere and the directory with it.
+            self._with, self.newest, self._entries, self._written = workspace.keyring.generation, None, {}, {}
+            self._looked_at = float("-inf")
+        if time.monotonic() - self._looked_at >= NAMES_SECONDS:
+            await self._look(workspace)
 
     async def _look(self, workspace: Workspace) -> None:
         """Forget the names that have changed: all of them where the view was built anew."""
         self._looked_at = time.monotonic()
         rows = await _ask(workspace, _NEWEST, {})
         newest = rows[0] if rows else None
-        if newest != self._newest:
-            if newest is not None and self._newest is not None and newest[0] == self._newest[0]:
+        if newest != self.newest:
+            if newest is not None and self.newest is not None and newest[0] == self.newest[0]:
                 remembered = self._entries
-                for (one,) in await _ask(workspace, _CHANGED, {"since": self._newest[1]}):
+                for (one,) in await _ask(workspace, _CHANGED, {"since": self.newest[1]}):
                     remembered.pop(one.int, None)
+                    self._written.pop(one.int, None)
             else:
-                self._entries = {}
-            self._newest = newest
+                self._entries, self._written = {}, {}
+            self.newest = newest
 
 
 NAMES_SECONDS: Final = 0.1

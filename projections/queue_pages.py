@@ -27,7 +27,8 @@ class Written(NamedTuple):
     """A ticket as a page has it, in JSON, and whose names belong beside it."""
 
     text: bytes
-    people: tuple[UUID, ...]
+    people: dict[int, UUID]
+    """Ids by their numbers, which are hashed at once."""
 
 
 Stamp = tuple[int, int, bytes]
@@ -98,7 +99,7 @@ async def _write(workspace: Workspace, numbers: Sequence[int]) -> dict[Stamp, tu
 
 def _written(row: Row) -> Written:
     people = (row["agent_id"], row["team_id"], row["requester_id"])
-    return Written(to_json(row), tuple(one for one in people if one is not None))
+    return Written(to_json(row), {one.int: one for one in people if one is not None})
 
 
 @cache

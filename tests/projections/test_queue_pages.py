@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import psycopg
 from pydantic_core import from_json, to_json
 
 from domain.event import ERASED
 from projections import queue_pages
+from projections.directory import names, names_written
 from projections.queue_pages import first_page
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner
@@ -41,7 +43,7 @@ async def require_same(workspace: Workspace, tickets: QueueFilter, sort: str, li
     page = await first_page(workspace, tickets, sort=sort, limit=limit)
     told = await list_told(workspace, tickets, sort=sort, limit=limit, cursor=None)
     assert [from_json(item.text) for item in page.items] == from_json(to_json(told.items))
-    assert [set(item.people) for item in page.items] == [
+    assert [set(item.people.values()) for item in page.items] == [
         {row["agent_id"], row["team_id"], row["requester_id"]} - {None} for row in told.items
     ]
     assert (page.position, page.cursor) == (told.position, told.cursor)
@@ -113,7 +115,11 @@ async def test_a_page_of_which_a_ticket_changes_while_it_is_put_together_is_read
 
 
 async def test_what_is_erased_is_gone_from_pages_with_the_keys(alpha: Workspace, settings: Settings) -> None:
-    await desk_in(alpha, 14)
+    desk = await desk_in(alpha, 14)
+    people = {one.id.int: one.id for one in (*desk.customers, *desk.teams, *desk.agents)} | {1: UUID(int=1)}
+    written = from_json(await names_written(alpha, people))
+    assert written == {str(one): name for one, name in (await names(alpha, people.values())).items()}
+    assert len(written) == len(people) - 1
     page = await first_page(alpha, QueueFilter(), sort="number", limit=50)
     assert ERASED not in {from_json(item.text)["subject"] for item in page.items}
     async with await psycopg.AsyncConnection.connect(settings.database_url or "", autocommit=True) as owner:
@@ -123,6 +129,9 @@ async def test_what_is_erased_is_gone_from_pages_with_the_keys(alpha: Workspace,
         page = await first_page(alpha, QueueFilter(), sort="number", limit=50)
         assert {from_json(item.text)["subject"] for item in page.items} == {ERASED}
     assert kept(alpha) == {}
+    for _ in range(2):
+        written = from_json(await names_written(alpha, people))
+        assert {written[str(one.id)] for one in (*desk.customers, *desk.agents)} == {ERASED}
 
 
 async def test_a_row_changed_by_hand_is_shown_as_it_is_and_after_a_rebuild_as_it_should_be(alpha: Workspace) -> None:
