@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -111,10 +112,12 @@ async def read_customer_history(
     )
     page = await customer_history.list_history(desk.workspace, which, limit=limit, cursor=cursor)
     read = [item.event for item in page.items if item.event is not None]
-    called = await directory.names(desk.workspace, mentioned_in(read) | {about.id})
+    called, named, by_status = await asyncio.gather(
+        directory.names(desk.workspace, mentioned_in(read) | {about.id}),
+        ticket_queue.find_tickets(desk.workspace, {one for item in page.items if (one := item.ticket_id)}),
+        ticket_queue.count_tickets(desk.workspace, QueueFilter(customer=about.id)),
+    )
     names = SYSTEM_NAME | {str(one): name for one, name in called.items()}
-    named = await ticket_queue.find_tickets(desk.workspace, {one for item in page.items if (one := item.ticket_id)})
-    by_status = await ticket_queue.count_tickets(desk.workspace, QueueFilter(customer=about.id))
     content = {
         "customer": CustomerTold.model_validate(about, from_attributes=True).model_dump(mode="json"),
         "tickets_by_status": by_status.counts,
