@@ -148,9 +148,7 @@ def test_a_command_that_is_killed_half_way_leaves_nothing_and_can_be_given_again
 ) -> None:
     command = [sys.executable, "-m", "api.cli", "bench", "seed", "-w", "large", "--events"]
     with psycopg.connect(settings.database_url or "", autocommit=True) as watching:
-        seeding = subprocess.Popen(
-            [*command, "400000"], cwd=project_root(), env=environment, stderr=subprocess.DEVNULL
-        )
+        seeding = subprocess.Popen([*command, "400000"], cwd=project_root(), env=environment, stderr=subprocess.DEVNULL)
         try:
             wait_for(
                 watching,
