@@ -24,12 +24,13 @@ from tests.projections.desk_days import DeskDays, as_recorded, record, rows_of
 from tests.projections.test_folds import folded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from projections.table import Rows
     from projections.view import View
     from storage.codec import Recorded
     from storage.database import Database, Workspace
+    from storage.log_reader import StoredRow
     from storage.settings import Settings
 
 QUEUE = BY_NAME["ticket_queue"]
@@ -136,6 +137,41 @@ async def test_any_sizes_of_page_give_the_same_rows(
         names = [name for name in view.table.names if not name.endswith("_sealed") and name != "recorded_at"]
         columns = [f'"{name}"::text' for name in names]
         assert await shown(alpha, view, *columns) == await shown(beta, view, *columns)
+
+
+@pytest.mark.parametrize(
+    ("first", "quick", "slow", "limits"),
+    [
+        (1, 1e9, 1e9, [1, 2, 4, 8, 8]),  # full and quick: twice as many, up to the largest
+        (8, -1.0, 1e9, [8, 8]),  # neither quick nor slow: as many
+        (8, -1.0, -1.0, [8, 4, 2, 1, 1]),  # slow: half as many, down to one
+    ],
+)
+async def test_pages_are_as_large_as_can_be_taken_in_quickly(
+    database: Database,
+    alpha: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    first: int,
+    quick: float,
+    slow: float,
+    limits: list[int],
+) -> None:
+    for name, value in (("FIRST_PAGE", first), ("LARGEST_PAGE", 8), ("QUICK_SECONDS", quick), ("SLOW_SECONDS", slow)):
+        monkeypatch.setattr(runner, name, value)
+    monkeypatch.setattr(runner, "TOGETHER", 0)
+    desk = DeskDays(1)
+    await record(alpha, [*desk.first(), *desk.more(30)])
+    read = alpha.log.page
+    asked: list[int] = []
+
+    async def page(after: int, limit: int, **more: Any) -> Sequence[StoredRow]:
+        asked.append(limit)
+        return await read(after, limit, **more)
+
+    monkeypatch.setattr(alpha.log, "page", page)
+    await Runner(database, [QUEUE]).catch_up(alpha)
+    assert asked[: len(limits)] == limits
+    assert (await bookkeeping.reached(alpha, QUEUE))[0] == (await alpha.log.head()).position
 
 
 async def test_two_runners_share_the_work_without_doing_any_of_it_twice(
