@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
@@ -191,11 +192,11 @@ class Shelf:
 
     async def copy(self, connection: AsyncConnection[Any], rows: Iterable[Row]) -> None:
         """Add rows that are not there yet, by COPY."""
-        names, json_places = self.table.names, self.table.json_places
+        values_of, json_places = itemgetter(*self.table.names), self.table.json_places
         async with connection.cursor() as cursor, cursor.copy(self._sql_copy) as copy:
             copy.set_types([column.type for column in self.table.columns])
             for row in rows:
-                values = [row[name] for name in names]
+                values = list(values_of(row))
                 for place in json_places:
                     if values[place] is not None:
                         values[place] = Jsonb(values[place], to_json)

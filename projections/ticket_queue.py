@@ -92,7 +92,6 @@ TABLE: Final = Table(
 )
 
 _POLICY: Final = sla.STANDARD
-_FIRST_REPLY: Final = (Metric.FIRST_REPLY,)
 _FIRST_REPLY_MET: Final = PROMISED[Metric.FIRST_REPLY].met_at
 
 RANKS: Final[dict[str, int]] = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
@@ -154,7 +153,12 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: C901 - a Dr
             row["updated_at"] = at
         status = values.get("status")
         moved = status is not None and status != row["status"]
-        if moved or kind in ticket_clocks.RUN_BY:
+        # A first reply is given once and for all: only moves and priorities touch clocks after it.
+        if (
+            (moved and (status in FINISHED) != (row["status"] in FINISHED))
+            or (kind in ticket_clocks.RUN_BY and row[_FIRST_REPLY_MET] is None)
+            or kind is happened.PriorityChanged
+        ):
             _run_clocks(row, event)
         if moved:
             _take_status(row, status, at)
@@ -202,11 +206,8 @@ def _opened(event: happened.Opened, position: int) -> Row:
 
 def _run_clocks(row: Row, event: happened.TicketEvent) -> None:
     """Take what an event does to the promises about the ticket, whose status and priority are still as before it."""
-    status = row["status"]
+    status, priority = row["status"], Priority(row["priority"])
     touched = ticket_clocks.touched(event, status)
-    if not touched or (touched == _FIRST_REPLY and row[_FIRST_REPLY_MET] is not None):
-        return  # a first reply is given once and for all
-    priority = Priority(row["priority"])
     becomes = event.priority if isinstance(event, happened.PriorityChanged) else priority
     row["due_at"] = None
     for metric, names in PROMISED.items():
