@@ -58,6 +58,8 @@ bench: setup ## Measure against the plain way and bare PostgreSQL
 	@$(BIN)/desk bench commands --rate 1000
 	@$(BIN)/desk bench hot-ticket
 	@$(BIN)/desk bench rebuild
+	@$(BIN)/desk bench rebuild --all
+	@$(BIN)/desk bench catch-up
 	@$(BIN)/desk bench visible
 	@$(BIN)/desk bench rebuild-beside
 
