@@ -24,6 +24,7 @@ from storage.database import Database, Workspace
 from storage.embedded import OWNER, SUPERUSER, EmbeddedServer
 from storage.migrations import create_workspace, migrate
 from storage.settings import Settings
+from tests.what_is_left import summary, verify_what_is_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -71,6 +72,13 @@ class Server(NamedTuple):
         """Run one statement on the server, with names in place of {}."""
         with psycopg.connect(self.administrator, autocommit=True) as connection:
             connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was verified after the tests, so that it is seen when nothing was."""
+    told = summary()
+    if told is not None:
+        terminalreporter.write_line(told)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -165,10 +173,11 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture
-async def database(settings: Settings) -> AsyncIterator[Database]:
-    """Open the database of this test in the application's role."""
+async def database(settings: Settings, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """Open the database of this test in the application's role; the views that the test leaves there are verified."""
     async with await Database.open(settings) as opened:
         yield opened
+        await verify_what_is_left(opened, request.node)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ async def test_a_page_read_from_a_log_that_is_lost_is_not_written(
     assert await bookkeeping.reached(alpha, ticket_queue.VIEW) == (old + 1, "live")
 
 
+@pytest.mark.spoils_views
 async def test_a_view_ahead_of_its_log_stops_and_a_rebuild_mends_it(
     settings: Settings, database: Database, alpha: Workspace
 ) -> None:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from storage.codec import Recorded
     from storage.database import Workspace
 
+# Rows of folds that are not the release's are what these tests are about.
+pytestmark = pytest.mark.spoils_views
+
 QUEUE = BY_NAME["ticket_queue"]
 LABEL = QUEUE.label
 NEXT = replace(QUEUE, version=QUEUE.version + 1)
