@@ -19,6 +19,8 @@ SAMPLES: Final = 5  # of each kind of difference
 MEMORY: Final = "64MB"  # of the server, so that the keys and hashes of a million rows are joined without the disk
 LONGEST_SHOWN: Final = 200  # characters of a sampled value; what is longer is cut
 
+ASIDE: Final = Identifier("pg_temp", "rows_that_differ")
+
 # Types whose equal values have equal hashes; the values of others are compared as text.
 HASHED: Final = frozenset(
     {
@@ -173,6 +175,9 @@ async def compare(connection: AsyncConnection[Any], schema: str, old: str, new: 
         message = f"{old} has the key ({', '.join(before.key)}), {new} has ({', '.join(after.key)})"
         raise NotComparable(message)
     pair = _Pair(schema, old, new, before, after)
+    # The keys of all rows that differ are put aside, so that the tables are gone through whole no second time.
+    await connection.execute(pair.put_aside())
+    await connection.execute(SQL("ANALYZE {}").format(ASIDE))
     equal, changed, only_old, only_new = (await _rows(connection, pair.counts()))[0]
     columns = []
     if changed:
@@ -194,8 +199,8 @@ async def compare(connection: AsyncConnection[Any], schema: str, old: str, new: 
         tuple(sorted(columns, key=lambda column: (-column.rows, column.name))),
         tuple(name for name in after.types if name not in before.types),
         tuple(name for name in before.types if name not in after.types),
-        tuple([key for (key,) in await _rows(connection, pair.missing("o", "n"))] if only_old else ()),
-        tuple([key for (key,) in await _rows(connection, pair.missing("n", "o"))] if only_new else ()),
+        tuple([key for (key,) in await _rows(connection, pair.missing("in_new"))] if only_old else ()),
+        tuple([key for (key,) in await _rows(connection, pair.missing("in_old"))] if only_new else ()),
         time.perf_counter() - began,
     )
 
@@ -218,8 +223,8 @@ class _Pair:
             if before.types[name] != after.types[name] or after.types[name].removesuffix("[]") not in HASHED
         }
 
-    def counts(self) -> Composed:
-        """Count rows that are equal, changed, only old and only new."""
+    def put_aside(self) -> Composed:
+        """Put aside the key of each row that differs or that one table lacks, with which of them have it."""
         sides = {
             side: SQL("SELECT {}, hash_record_extended(ROW({}), 0) AS h FROM {} AS {}").format(
                 SQL(", ").join(SQL("{} AS {}").format(self._value(side, name), Identifier(name)) for name in self.key),
@@ -229,62 +234,63 @@ class _Pair:
             )
             for side, table in self._tables.items()
         }
+        keys = SQL(", ").join(SQL("coalesce(o.{0}, n.{0}) AS {0}").format(Identifier(name)) for name in self.key)
         same_key = SQL(" AND ").join(SQL("o.{0} = n.{0}").format(Identifier(name)) for name in self.key)
         return SQL(
-            "SELECT count(*) FILTER (WHERE o.h = n.h), count(*) FILTER (WHERE o.h <> n.h),"
-            " count(*) FILTER (WHERE n.h IS NULL), count(*) FILTER (WHERE o.h IS NULL)"
-            " FROM ({o}) o FULL JOIN ({n}) n ON {same_key}"
-        ).format(**sides, same_key=same_key)
+            "CREATE TEMPORARY TABLE {aside} ON COMMIT DROP AS"
+            " SELECT {keys}, o.h IS NOT NULL AS in_old, n.h IS NOT NULL AS in_new"
+            " FROM ({o}) o FULL JOIN ({n}) n ON {same_key} WHERE o.h IS DISTINCT FROM n.h"
+        ).format(aside=ASIDE, keys=keys, **sides, same_key=same_key)
+
+    def counts(self) -> Composed:
+        """Count rows that are equal, changed, only old and only new."""
+        return SQL(
+            "SELECT (SELECT count(*) FROM {o}) - count(*) FILTER (WHERE in_old), count(*) FILTER (WHERE in_old AND in_new),"
+            " count(*) FILTER (WHERE NOT in_new), count(*) FILTER (WHERE NOT in_old) FROM {aside}"
+        ).format(o=self._tables["o"], aside=ASIDE)
 
     def column_counts(self, names: Sequence[str]) -> Composed:
         """Count for each column the rows in which it differs."""
         numbers = SQL(", ").join(SQL("count(*) FILTER (WHERE {})").format(self._differs(name)) for name in names)
-        return SQL("SELECT {} FROM {} o JOIN {} n ON {}").format(
-            numbers, self._tables["o"], self._tables["n"], self._same_key()
-        )
+        return SQL("SELECT {} FROM {}").format(numbers, self._changed())
 
     def column_samples(self, name: str) -> Composed:
         """Give some rows in which a column differs, always the same ones."""
-        return SQL(
-            "SELECT {}, to_jsonb(o.{}), to_jsonb(n.{}) FROM {} o JOIN {} n ON {} WHERE {} ORDER BY {} LIMIT {}"
-        ).format(
-            self._key_of("n"),
+        return SQL("SELECT {}, to_jsonb(o.{}), to_jsonb(n.{}) FROM {} WHERE {} ORDER BY {} LIMIT {}").format(
+            self._keys("n"),
             Identifier(name),
             Identifier(name),
-            self._tables["o"],
-            self._tables["n"],
-            self._same_key(),
+            self._changed(),
             self._differs(name),
             self._order("n"),
             SAMPLES,
         )
 
-    def missing(self, side: str, other: str) -> Composed:
-        """Give some keys that one table has and the other has not."""
-        return SQL("SELECT {} FROM {} {} WHERE NOT EXISTS (SELECT FROM {} {} WHERE {}) ORDER BY {} LIMIT {}").format(
-            self._key_of(side),
-            self._tables[side],
-            Identifier(side),
-            self._tables[other],
-            Identifier(other),
-            self._same_key(),
-            self._order(side),
-            SAMPLES,
+    def missing(self, flag: str) -> Composed:
+        """Give some keys that one of the tables lacks."""
+        return SQL("SELECT {} FROM {} a WHERE NOT {} ORDER BY {} LIMIT {}").format(
+            self._keys("a"), ASIDE, Identifier("a", flag), self._order("a"), SAMPLES
+        )
+
+    def _changed(self) -> Composed:
+        """Join the rows that both tables have and that differ."""
+        return SQL("{} a JOIN {} o ON a.in_old AND a.in_new AND {} JOIN {} n ON {}").format(
+            ASIDE, self._tables["o"], self._same_key("o"), self._tables["n"], self._same_key("n")
         )
 
     def _value(self, side: str, name: str) -> Composed:
         column = SQL("{}").format(Identifier(side, name))
         return SQL("{}::text").format(column) if name in self._as_text else column
 
-    def _same_key(self) -> Composed:
+    def _same_key(self, side: str) -> Composed:
         return SQL(" AND ").join(
-            SQL("{} = {}").format(self._value("o", name), self._value("n", name)) for name in self.key
+            SQL("{} = {}").format(Identifier("a", name), self._value(side, name)) for name in self.key
         )
 
     def _differs(self, name: str) -> Composed:
         return SQL("{} IS DISTINCT FROM {}").format(self._value("o", name), self._value("n", name))
 
-    def _key_of(self, side: str) -> Composed:
+    def _keys(self, side: str) -> Composed:
         return SQL("jsonb_build_array({})").format(SQL(", ").join(Identifier(side, name) for name in self.key))
 
     def _order(self, side: str) -> Composed:
