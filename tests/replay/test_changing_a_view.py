@@ -430,6 +430,25 @@ async def test_the_live_view_goes_on_while_rows_are_compared(alpha: Workspace, m
     assert report.comparison.position < report.position
 
 
+async def test_both_tables_are_compared_at_one_position_however_the_live_one_moves(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = await desk_in(alpha, 14)
+    reach, moved = building.Builder.reach, 0
+
+    async def overtaken(self: Any, target: int) -> None:
+        nonlocal moved
+        await reach(self, target)
+        if not moved:
+            moved = await record(alpha, desk.more(12))
+            await catch_up(alpha)
+
+    monkeypatch.setattr(building.Builder, "reach", overtaken)
+    report = await rebuild(alpha, QUEUE, expected=[])
+    assert report.comparison is not None
+    assert report.comparison.position == moved > 0
+
+
 async def test_a_connection_that_is_lost_ends_the_run_with_a_sentence_and_the_next_goes_on(
     alpha: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
