@@ -133,6 +133,7 @@ async def test_a_list_that_was_begun_goes_on_as_it_was(alpha: Workspace) -> None
     assert (await whole(alpha, which))[-1].ticket_id == late.id
 
 
+@pytest.mark.spoils_views
 async def test_nothing_personal_is_in_the_table_and_what_is_erased_reads_so(
     alpha: Workspace, settings: Settings
 ) -> None:
