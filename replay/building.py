@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import inspect
-import sys
 from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
-from uuid import uuid4
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
+import domain
+import projections
 from projections.bookkeeping import LIVE, ViewsNotReady
 from projections.page import uncollected
 from replay import builds, rebuild_lane
@@ -257,11 +258,19 @@ class Builder:
 
 def recipe_of(view: View, skipped: Collection[int]) -> str:
     """Identify the code of a view and what it passes over: a build begun by another recipe is not gone on with."""
-    try:
-        source = inspect.getsource(sys.modules[view.fold.__module__])
-    except (OSError, TypeError, KeyError):
-        source = uuid4().hex
-    return hashlib.sha256(f"{view.table!r}\n{sorted(skipped)}\n{source}".encode()).hexdigest()
+    return hashlib.sha256(f"{view.label}\n{view.table!r}\n{sorted(skipped)}\n{_code()}".encode()).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Identify all code that a fold may call: views share some of it, and rules of the domain are applied by it."""
+    digest = hashlib.sha256()
+    for package in (domain, projections):
+        directory = Path(package.__path__[0])
+        for file in sorted(directory.rglob("*.py")):
+            digest.update(f"{package.__name__}/{file.relative_to(directory).as_posix()}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 async def _traced(workspace: Workspace, failed: RebuildFailed) -> RebuildFailed:
