@@ -19,7 +19,7 @@ from projections import bookkeeping
 from projections.bookkeeping import LIVE, LostOwnership
 from projections.lease import Lease, Share, divide, share
 from projections.page import Page
-from projections.together import Memory, write_together
+from projections.together import Connections, Memory, write_together
 from storage.codec import UnreadableEvent
 from storage.ending import end
 from storage.metrics import UNREADABLE
@@ -45,7 +45,7 @@ SHORTEST_PAUSE: Final = 0.01  # seconds
 LONGEST_PAUSE: Final = 0.02  # seconds, after a few events; what is seen late is late by this at most, and by the work
 FEW_EVENTS: Final = 2  # so few are not worth waiting for more: nobody else is in a hurry then
 FEW_PAUSE: Final = 0.001  # seconds
-LEISURE_SECONDS: Final = 0.25  # between two pages of views at leisure, while others have more than a few events
+LEISURE_SECONDS: Final = 0.05  # between two pages of views at leisure, while others have more than a few events
 BUSY_PAUSE: Final = 0.15  # seconds at most, after BUSY_EVENTS or more: then there is more to do than time
 BUSY_EVENTS: Final = 300
 PRUNE_SECONDS: Final = 60.0
@@ -81,6 +81,7 @@ class Runner:
         self._workspaces: dict[str, Workspace] = {}
         self._limits: dict[tuple[str, str], int] = {}
         self._taken_in = 0  # events of the largest page of this round
+        self._served_at = 0.0  # when the views that are waited for were last written
         self._woken = asyncio.Event()
         self._living: Living = {self.owner_id: frozenset(view.label for view in views)}
         self._shares: list[Share] | None = None
@@ -90,6 +91,7 @@ class Runner:
         self._standing: dict[str, dict[View, int]] = {}  # workspace → position of each view that is ours
         self._at_leisure: dict[str, float] = {}  # workspace → when its views at leisure had a page last
         self._memory = Memory()
+        self._connections = Connections(database)
         self._polled_at = self._discovered_at = self._pruned_at = self._rotated_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -102,7 +104,7 @@ class Runner:
             while not stop.is_set():
                 self._woken.clear()
                 self._taken_in = 0
-                began = time.monotonic()
+                began = self._served_at = time.monotonic()
                 try:
                     busy = await self._round()
                 except Exception as error:
@@ -122,8 +124,9 @@ class Runner:
                 if busy is None:
                     await asyncio.sleep(0)
                 elif busy:
-                    worked = time.monotonic() - began
-                    await asyncio.sleep(_pause(worked, self._taken_in))
+                    # Following at leisure is rest enough.
+                    rested = time.monotonic() - self._served_at
+                    await asyncio.sleep(max(_pause(self._served_at - began, self._taken_in) - rested, 0))
                 else:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
@@ -139,15 +142,19 @@ class Runner:
         self._memory.clear()  # the last time may have ended before it was known what was written
         await bookkeeping.prepare(workspace, self._views.values())
         await self._divide([Share(workspace, list(self._views.values()))])
-        while any(one.position < one.head for one in await self._standings([workspace])):
-            while await self._serve(workspace) is not None:
-                pass
+        try:
+            while any(one.position < one.head for one in await self._standings([workspace])):
+                while await self._serve(workspace) is not None:
+                    pass
+        finally:
+            await self._connections.close()
 
     async def release(self) -> None:
         """Give up the views, so that another process takes over as soon as it looks."""
         for workspace in self._workspaces.values():
             with suppress(psycopg.Error):
                 await bookkeeping.release(workspace, self.owner_id)
+        await self._connections.close()
 
     async def _listen(self) -> None:
         async for names in self._database.listen():
@@ -261,7 +268,7 @@ class Runner:
             self._standing[workspace.name] = {one.view: one.position for one in found if one.workspace is workspace}
         return found
 
-    async def _serve(self, workspace: Workspace) -> bool | None:
+    async def _serve(self, workspace: Workspace) -> bool | None:  # noqa: C901 - one round, told in order
         """Take in a page for each of our views that is behind; those at one position share its reading and decoding.
 
         Tells whether a page was full, or None where no view was behind.
@@ -272,10 +279,13 @@ class Runner:
         due = time.monotonic() - self._at_leisure.get(workspace.name, float("-inf")) >= LEISURE_SECONDS
         much = False
         for position, views in sorted(((position, list(group)) for position, group in groups), key=_leisurely):
-            if much and not due and all(view.at_leisure for view in views):
+            follow = much and all(view.at_leisure for view in views)
+            if follow and not due:
                 full = bool(full)
                 continue
             limit = min(self._limits.get((workspace.name, view.label), FIRST_PAGE) for view in views)
+            if follow:
+                limit = min(limit, TOGETHER)  # so that the others have their turn again soon
             rows = await workspace.log.page(position, limit)
             if not rows:
                 continue
@@ -286,9 +296,12 @@ class Runner:
                 views = [view for view in views if not view.at_leisure] or views  # noqa: PLW2901 - part of them
             if any(view.at_leisure for view in views):
                 self._at_leisure[workspace.name] = time.monotonic()
-            self._taken_in = max(self._taken_in, len(page))
-            full = bool(full) or len(page) == limit
+            if not follow:
+                self._taken_in = max(self._taken_in, len(page))
+            full = bool(full) or (len(page) == limit and not follow)
             if len(page) <= TOGETHER and await self._took_in_together(workspace, views, page, position):
+                if not follow:
+                    self._served_at = time.monotonic()
                 continue
             self._memory.forget({view.shelf(workspace.schema) for view in views})
             # At the same time: the server writes for one view while another is folded here.
@@ -299,12 +312,16 @@ class Runner:
             for outcome in outcomes:
                 if outcome is not None:
                     raise outcome
+            if not follow:
+                self._served_at = time.monotonic()
         return full
 
     async def _took_in_together(self, workspace: Workspace, views: Sequence[View], page: Page, position: int) -> bool:
         """Take a page into all of these views in one transaction; False when each has to be tried by itself."""
         try:
-            taken = await write_together(workspace, views, page, self._memory, owner=self.owner_id, old=position)
+            taken = await write_together(
+                workspace, views, page, self._memory, self._connections, owner=self.owner_id, old=position
+            )
         except Exception as error:
             if is_passing(error):
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,15 +13,18 @@ from psycopg.sql import SQL, Literal
 
 from projections import bookkeeping
 from projections.table import document
+from storage.database import spoken_to
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
     from uuid import UUID
+
+    from psycopg import AsyncConnection
 
     from projections.page import Page
     from projections.table import Rows, Shelf
     from projections.view import View
-    from storage.database import Workspace
+    from storage.database import Database, Workspace
 
 ROWS_REMEMBERED: Final = 20_000
 
@@ -76,8 +80,48 @@ class Memory:
         self.held = 0
 
 
+class Connections:
+    """Connections that views are written over, the one used last first.
+
+    A pool gives them in turn, and each would have to plan every statement, which takes longer than to carry it out.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._idle: list[AsyncConnection[Any]] = []
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """Lend a connection; one over which something failed is closed."""
+        connection = self._idle.pop() if self._idle else None
+        if connection is not None and spoken_to(connection):
+            await self.close()
+            await connection.close()
+            connection = None
+        connection = connection or await self._database.connect("desk views")
+        try:
+            yield connection
+        except BaseException:
+            await connection.close()
+            raise
+        self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Close those that are not lent."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+
 async def write_together(
-    workspace: Workspace, views: Sequence[View], page: Page, memory: Memory, *, owner: str, old: int
+    workspace: Workspace,
+    views: Sequence[View],
+    page: Page,
+    memory: Memory,
+    connections: Connections,
+    *,
+    owner: str,
+    old: int,
 ) -> Sequence[View]:
     """Commit a page to several views at once, and give those that were still ours.
 
@@ -96,7 +140,7 @@ async def write_together(
             unknown = [stream for stream in unknown if stream not in born]  # it has no rows yet
         if unknown:
             missing[view] = unknown
-    async with workspace.database.pool.connection() as connection:
+    async with connections.one() as connection:
         if missing:
             async with connection.pipeline():
                 asked = {view: await shelves[view].ask(connection, unknown) for view, unknown in missing.items()}

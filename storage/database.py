@@ -75,7 +75,7 @@ class _Pool(AsyncConnectionPool[AsyncConnection[Any]]):
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while True:
             connection = await super().getconn(deadline - time.monotonic())
-            if not _spoken_to(connection):
+            if not spoken_to(connection):
                 return connection
             try:
                 await connection.execute("")
@@ -89,7 +89,7 @@ class _Pool(AsyncConnectionPool[AsyncConnection[Any]]):
         await super().schedule_task(task, min(delay, RECONNECT_INTERVAL) if isinstance(task, AddConnection) else delay)
 
 
-def _spoken_to(connection: AsyncConnection[Any]) -> bool:
+def spoken_to(connection: AsyncConnection[Any]) -> bool:
     """Tell whether a server has said something that nobody asked for, such as goodbye, at no round trip's cost."""
     if connection.closed:
         return True

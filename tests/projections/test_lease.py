@@ -101,6 +101,8 @@ async def test_a_process_that_gets_a_view_back_knows_what_another_made_of_it_mea
         await runner._divide([Share(alpha, list(VIEWS))])
         assert await follow(runner, alpha, await record(alpha, desk.more(8)))
         await runner._divide([Share(alpha, [], list(VIEWS))])
+    for runner in runners:
+        await runner.release()
     assert await asyncio.to_thread(check_views, database.conninfo, alpha.schema) == []
 
 

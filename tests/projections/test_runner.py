@@ -15,7 +15,7 @@ from projections.bookkeeping import FAILED, LIVE, LostOwnership, view_status
 from projections.page import Page
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner, take_in
-from projections.together import Memory, write_together
+from projections.together import Connections, Memory, write_together
 from projections.waiting import NotReached, wait_for
 from replay.rebuild import rebuild
 from storage.append import NewEvent, Submission
@@ -286,11 +286,11 @@ async def test_several_views_take_in_a_page_together_or_not_at_all(database: Dat
     await Runner(database, VIEWS, "us").catch_up(alpha)
     head = await record(alpha, [*desk.first(), *desk.more(60)])
     page = Page(await alpha.log.page(0, head))
-    memory = Memory()
+    memory, connections = Memory(), Connections(database)
     async with alpha.database.pool.connection() as connection:
         await connection.execute(f"ALTER TABLE {alpha.schema}.{QUEUE.label} ADD CHECK (number < 20)".encode())
     with pytest.raises(psycopg.errors.CheckViolation):
-        await write_together(alpha, VIEWS, page, memory, owner="us", old=0)
+        await write_together(alpha, VIEWS, page, memory, connections, owner="us", old=0)
     assert {status.position for status in await view_status(alpha, VIEWS)} == {0}
     assert await rows_of(alpha, TRAIL.label) == []
     assert memory.held == 0
@@ -300,12 +300,13 @@ async def test_several_views_take_in_a_page_together_or_not_at_all(database: Dat
             f"UPDATE {alpha.schema}.views SET owner = 'them' WHERE name = %s".encode(), (QUEUE.name,)
         )
     others = [view for view in VIEWS if view is not QUEUE]
-    assert await write_together(alpha, VIEWS, page, memory, owner="us", old=0) == others
+    assert await write_together(alpha, VIEWS, page, memory, connections, owner="us", old=0) == others
     assert {status.name: status.position for status in await view_status(alpha, VIEWS)} == {
         view.name: 0 if view is QUEUE else head for view in VIEWS
     }
     assert await rows_of(alpha, QUEUE.label) == []
     assert len(await rows_of(alpha, TRAIL.label)) == head
+    await connections.close()
 
 
 async def test_rows_remembered_are_those_of_the_table_however_few_are_remembered(
