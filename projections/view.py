@@ -29,7 +29,7 @@ class View:
     `rows` holds those of every stream that `needs` names, without it of the events' own. `topics` None means every
     event. `reads` are the fields of events that the fold looks at, beside stream and version; a rebuild decodes no
     others. `stream_local` says that a row depends on the events of one stream alone, so that a rebuild may divide the
-    streams among processes. A view `at_leisure` may be a quarter of a second late while there is much to do, so that the
+    streams among processes. A view `at_leisure` may be a tenth of a second late while there is much to do, so that the
     others are not. A change of table or fold is a new `version`, built beside the old one.
     """
 

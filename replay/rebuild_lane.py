@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from storage.database import Workspace
     from storage.log_reader import LogReader
 
-PAGE_EVENTS: Final = 10_000  # a page is in memory three times over: read, folded, and its bytes in the driver
-HELD_ROWS: Final = 20_000  # a row held for long meets more of its events before it is written
+PAGE_EVENTS: Final = 8_000  # a page is in memory three times over: read, folded, and its bytes in the driver
+HELD_ROWS: Final = 12_000  # a row held for long meets more of its events before it is written
 HELD_PAGES: Final = 50  # pages at most whose events are taken in anew after a kill, where they change few rows
 PAGES_BETWEEN_COLLECTIONS: Final = 100  # nearly all goes without one, and each looks through all that is held
 
