@@ -79,7 +79,8 @@ def test_no_event_is_decoded_in_full_for_a_view_that_names_its_fields(view: View
         return
     now = datetime.now(UTC)
     for cls in events_of(Event):
-        if view.wants(cls.TOPIC):
+        # Other tests have events of their own, some with shapes of several versions.
+        if view.wants(cls.TOPIC) and cls.__module__.startswith("domain."):
             shape = Extract(view)._shape(StoredRow(1, UUID(int=1), 1, cls.TOPIC, b"", None, now))
             assert shape.read is not extract._whole, cls.TOPIC
 
