@@ -108,7 +108,8 @@ class Runner:
                 try:
                     busy = await self._round()
                 except Exception as error:
-                    if not is_passing(error):
+                    # Views' tables that are not there have not come to the server that goes on now: they are made anew below.
+                    if not is_passing(error) and not isinstance(error, psycopg.errors.UndefinedTable):
                         logger.exception("the views of no workspace could be projected")
                     else:
                         logger.warning("views wait for the database: %s", error)
@@ -346,12 +347,12 @@ class Runner:
         else:
             self._standing[workspace.name][view] = reached
             if reached != page.ceiling.position:  # it has stopped
-                del self._standing[workspace.name][view]
+                self._standing[workspace.name].pop(view, None)
                 self._look_again()
             self._adapt(workspace, view, full, time.perf_counter() - started)
 
     def _lost(self, workspace: Workspace, view: View, lost: LostOwnership) -> None:
-        del self._standing[workspace.name][view]
+        self._standing[workspace.name].pop(view, None)
         logger.info("%s: %s", workspace.name, lost)
         self._look_again()
 
@@ -413,6 +414,7 @@ async def _write(workspace: Workspace, view: View, page: Page, start: int, stop:
     shelf = view.shelf(workspace.schema)
     async with workspace.database.pool.connection() as connection, connection.transaction():
         mark = page.mark(stop)
+        await shelf.lock(connection, "ROW EXCLUSIVE")
         if not await bookkeeping.advance(connection, workspace.schema, [view], owner=owner, old=old, new=mark):
             raise LostOwnership(view, old)
         if recorded:

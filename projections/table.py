@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal, Placeholder
 from psycopg.types.json import Jsonb
@@ -145,6 +145,15 @@ class Shelf:
 
     async def _let_read(self, connection: AsyncConnection[Any], table: Identifier) -> None:
         await connection.execute(SQL("GRANT SELECT ON {} TO {}").format(table, Identifier(ROLE_NAMES["reader"])))
+
+    async def lock(self, connection: AsyncConnection[Any], mode: LiteralString) -> None:
+        """Lock the view's tables until the transaction ends.
+
+        Whoever writes a view locks its tables first and its row in the bookkeeping after them: so does the statement that
+        does both at once, since the server locks all tables of a statement before it begins.
+        """
+        tables = [self.place, self.past] if self.table.keeps_past else [self.place]
+        await connection.execute(SQL("LOCK TABLE {} IN " + mode + " MODE").format(SQL(", ").join(tables)))
 
     async def ask(self, connection: AsyncConnection[Any], streams: Collection[Any]) -> AsyncCursor[Any]:
         """Ask for the rows of these streams; `rows_of` gives them once the answer is there."""

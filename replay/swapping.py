@@ -119,7 +119,10 @@ class Swap:
         await builds.exchanged(connection, self._site, recipe, live.position)
 
     async def _hold(self, connection: AsyncConnection[Any]) -> _Live:
-        """Hold the live table still: its projection's transactions begin by updating this row, too."""
+        """Hold the live table still, but for readers: its projection locks the tables first, and then this row, too."""
+        cursor = await connection.execute("SELECT to_regclass(%s)", (self._live.place.as_string(connection),))
+        if await cursor.fetchone() != (None,):
+            await self._live.lock(connection, "SHARE ROW EXCLUSIVE")
         cursor = await connection.execute(SQL(_HOLD).format(schema=self._schema), (self._view.name, self._view.version))
         position, state = await cursor.fetchone() or (None, "")
         cursor = await connection.execute(SQL(_HEAD).format(schema=self._schema))

@@ -95,7 +95,7 @@ class Keyring:
 
     async def ensure(self, subjects: Iterable[UUID]) -> None:
         """Have a key for each person, making those that are missing; they are durable when this returns."""
-        missing = {subject for subject in subjects if self._keys.get(subject) is None}
+        missing = {subject for subject in self._used(subjects) if self._keys.get(subject) is None}
         if not missing:
             return
         await self._fetch(missing, there=False)
@@ -116,7 +116,7 @@ class Keyring:
                 # What is no such object, or holds no boxes, is for the reading of the row to name.
                 with suppress(ValueError, TypeError, AttributeError):
                     wanted.update(_subject(box) for box in from_json(row.personal).values())
-        await self._fetch({subject for subject in wanted if subject not in self._keys})
+        await self._fetch({subject for subject in self._used(wanted) if subject not in self._keys})
 
     async def reveal(self, items: Iterable[tuple[UUID, str | None]]) -> list[Any]:
         """Open sealed tokens, each with the stream it comes from; ERASED where key or bytes are gone, None for None."""
@@ -138,7 +138,7 @@ class Keyring:
         """Open tokens and put each value at its place."""
         parts = [token.split(".", 2) for _, _, token in sealed]
         wanted = {_subject(part[2]) for part in parts if len(part) == _TOKEN_PARTS}
-        await self._fetch({subject for subject in wanted if subject not in self._keys})
+        await self._fetch({subject for subject in self._used(wanted) if subject not in self._keys})
         for (place, stream, token), part in zip(sealed, parts, strict=True):
             value = self.open(stream, int(part[0]), part[1], part[2]) if len(part) == _TOKEN_PARTS else None
             found[place] = ERASED if value is None else value[0]
@@ -181,6 +181,14 @@ class Keyring:
 
     def _place(self, stream: UUID, version: int, field: str) -> bytes:
         return b"%b\0%b%d\0%b" % (self._workspace, stream.bytes, version, field.encode())
+
+    def _used(self, subjects: Iterable[UUID]) -> set[UUID]:
+        """Keep those that are wanted from being dropped for others that are fetched with them."""
+        wanted = set(subjects)
+        for subject in wanted:
+            if subject in self._keys:
+                self._keys.move_to_end(subject)
+        return wanted
 
     async def _fetch(self, subjects: Iterable[UUID], *, there: bool = True) -> None:
         """Read keys; where they should be `there` and one is not, it was destroyed."""

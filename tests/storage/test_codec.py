@@ -121,6 +121,18 @@ async def test_what_was_opened_is_forgotten_once_any_key_is_found_gone(alpha: Wo
     assert await alpha.keyring.reveal(tokens) == [ERASED] * 2
 
 
+async def test_keys_that_are_wanted_are_not_dropped_for_those_fetched_with_them(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "KEYS_HELD", 3)
+    old, *others = [uuid4() for _ in range(4)]
+    await alpha.keyring.ensure([old])
+    await alpha.keyring.ensure(others[:2])
+    await alpha.keyring.ensure([old, others[2]])
+    assert alpha.keyring.seal(old, uuid4(), 1, "name", b"x")
+    assert alpha.keyring.seal(others[2], uuid4(), 1, "name", b"x")
+
+
 async def test_only_so_much_of_what_was_opened_is_remembered(alpha: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyring, "OPENED_HELD", 2)
     rows = [await stored(alpha, registered()) for _ in range(4)]
