@@ -1,0 +1,117 @@
+"""What is promised to whom: for each metric a target, by what kind of ticket it is, and what happens around its deadline."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from domain.customer_events import Tier
+from domain.event import Channel
+from domain.priority import Priority
+from domain.sla_terms import Metric
+from domain.status import Status
+from domain.ticket_events import TicketType
+
+LONGEST_SECONDS: Final = 10 * 366 * 86_400
+LONGEST_DAYS: Final = 3_660
+
+
+class Unit(StrEnum):
+    """In what a target is counted."""
+
+    BUSINESS = "business"
+    CALENDAR = "calendar"
+    BUSINESS_DAYS = "business_days"
+
+
+class Match(BaseModel):
+    """Which tickets: every field that is given has to hold, with any one of its values; of tags, any one on the ticket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    priorities: tuple[Priority, ...] | None = None
+    tiers: tuple[Tier, ...] | None = None
+    types: tuple[TicketType, ...] | None = None
+    channels: tuple[Channel, ...] | None = None
+    teams: tuple[UUID, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    tags: tuple[str, ...] | None = None
+
+
+class Step(BaseModel):
+    """What is done at an instant around a deadline, `offset_seconds` after it, or before it where negative.
+
+    The offset is counted as the target is, in business time for business days. `remind` only says so, in the ticket's
+    history; the others are ordinary commands with the breach, or what is to come, as their cause.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    offset_seconds: Annotated[int, Field(ge=-LONGEST_SECONDS, le=LONGEST_SECONDS, strict=True)]
+    action: Literal["remind", "notify", "raise_level", "reassign"]
+    note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    """For `notify`: what the note on the ticket says."""
+    level: Annotated[int, Field(ge=1, le=3, strict=True)] | None = None
+    """For `raise_level`."""
+    team_id: UUID | None = None
+    """For `raise_level` and `reassign`."""
+    agent_id: UUID | None = None
+    """For `reassign`."""
+
+
+class Target(BaseModel):
+    """How much time a metric is given on tickets that match.
+
+    `amount` is seconds, or days where the unit is business days: as many working days later at the same time on the
+    clock, or with `end_of_day` when that day closes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metric: Metric
+    match: Match = Match()
+    amount: Annotated[int, Field(gt=0, le=LONGEST_SECONDS, strict=True)]
+    unit: Unit = Unit.BUSINESS
+    end_of_day: bool = False
+    steps: tuple[Step, ...] = ()
+
+
+class PolicyTerms(BaseModel):
+    """One version of a policy.
+
+    A ticket goes by the first policy, by `order` and then by name, of which `match` holds; each metric by the first of
+    `targets` that matches. `pauses` says in which statuses a metric stands still, where it is not as in DEFAULT_PAUSES.
+    No calendar: always open.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    order: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 100
+    match: Match = Match()
+    calendar: str | None = None
+    targets: tuple[Target, ...]
+    pauses: dict[Metric, tuple[Status, ...]] = Field(default_factory=dict)
+
+
+DEFAULT_PAUSES: Final[dict[Metric, tuple[Status, ...]]] = {
+    Metric.PERIODIC_UPDATE: (Status.PENDING,),
+    Metric.REQUESTER_WAIT: (Status.PENDING,),
+    Metric.AGENT_WORK: (Status.PENDING, Status.ON_HOLD),
+}
+"""Statuses in which a metric stands still unless its policy says otherwise; the others never do."""
+
+
+def standard_policy() -> PolicyTerms:
+    """Give the promises of a desk that has made no others, always open."""
+    hours = {Metric.FIRST_REPLY: (1, 4, 24, 48), Metric.TOTAL_RESOLUTION: (8, 48, 120, 240)}
+    urgency = (Priority.URGENT, Priority.HIGH, Priority.NORMAL, Priority.LOW)
+    return PolicyTerms(
+        targets=tuple(
+            Target(metric=metric, match=Match(priorities=(priority,)), amount=amount * 3600, unit=Unit.CALENDAR)
+            for metric, amounts in hours.items()
+            for priority, amount in zip(urgency, amounts, strict=True)
+        )
+    )
