@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from uuid import uuid4
 
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
@@ -74,6 +77,11 @@ class ViewStatus(NamedTuple):
     failure: Failure | None
 
 
+def new_owner() -> str:
+    """Give a name to own views, builds or consumers under: who looks after a machine finds the process by it."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
 async def prepare(workspace: Workspace, views: Iterable[View]) -> None:
     """Make the tables of views that never had one; any number of processes may at once.
 
@@ -111,18 +119,17 @@ async def advance(
 ) -> list[View]:
     """Move checkpoints, inside the transaction that writes the views' rows; gives the views that are still ours.
 
-    Done before the rows are written: whoever has lost a view finds out before doing anything, and the order of
-    locks (these rows, then the tables) is that of a rebuild's swap.
+    Done before the rows are written: whoever has lost a view finds out before doing anything. The views' tables are
+    locked before (`Shelf.lock`), so that locks are taken in the order of a rebuild's swap: tables, then these rows.
     """
     parameters = advancing_parameters(views, owner=owner, old=old, new=new)
     cursor = await connection.execute(advancing(schema), parameters, prepare=True)
-    advanced = {(name, version) for name, version, *_ in await cursor.fetchall()}
-    return [view for view in views if (view.name, view.version) in advanced]
+    return advanced(views, await cursor.fetchall())
 
 
 @cache
 def advancing(schema: str) -> str:
-    """Give the statement of `advance`; its rows begin with names and versions."""
+    """Give the statement of `advance`; `advanced` reads its rows."""
     return SQL(_ADVANCE).format(schema=Identifier(schema)).as_string()
 
 
@@ -139,6 +146,12 @@ def advancing_parameters(views: Sequence[View], *, owner: str, old: int, new: Ma
         "lease": LEASE_SECONDS,
         "still": STILL_SECONDS,
     }
+
+
+def advanced(views: Sequence[View], rows: Iterable[tuple[Any, ...]]) -> list[View]:
+    """Give those of the views whose checkpoints the statement of `advance` has moved, by its rows."""
+    moved = {(name, version) for name, version, *_ in rows}
+    return [view for view in views if (view.name, view.version) in moved]
 
 
 async def stop(workspace: Workspace, view: View, *, owner: str, at: int, position: int, topic: str, error: str) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import uuid4
 
 import psycopg
 from psycopg.sql import SQL, Identifier
 
-from projections.bookkeeping import FAILED
+from projections.bookkeeping import FAILED, new_owner
 from projections.runner import is_passing
 from projections.view import ViewError
 from storage.ending import end
@@ -84,7 +81,7 @@ class Consumer:
         self._handle = handle
         self._timeout = timeout
         self._attempts = attempts
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._owner = new_owner()
         self._names = {"schema": Identifier(workspace.schema)}
         self._woken = asyncio.Event()
         self._epochs: list[Epoch] = []

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
 from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
-from uuid import uuid4
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -75,7 +72,7 @@ class Runner:
     """Projects the logs of a database's workspaces into views, as far as no other process owns them."""
 
     def __init__(self, database: Database, views: Sequence[View], owner_id: str | None = None) -> None:
-        self.owner_id = owner_id or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.owner_id = owner_id or bookkeeping.new_owner()
         self._database = database
         self._views = {(view.name, view.version): view for view in views}
         self._workspaces: dict[str, Workspace] = {}

@@ -152,8 +152,7 @@ async def write_together(
         statement, names = _statement(tuple(changed), workspace.schema)
         cursor = AsyncRawCursor(connection)
         await cursor.execute(statement, [parameters[name] for name in names], prepare=True)
-        advanced = {(name, version) for name, version, *_ in await cursor.fetchall()}
-    ours = [view for view in views if (view.name, view.version) in advanced]
+        ours = bookkeeping.advanced(views, await cursor.fetchall())
     for view in ours:
         if view in recorded:
             memory.keep(shelves[view], streams[view], rows[view] | changed.get(view, {}))

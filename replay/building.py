@@ -209,7 +209,7 @@ class Builder:
         workspace = self.site.workspace
         async with workspace.database.pool.connection() as holding, holding.transaction():
             await holding.execute(SETTINGS)
-            # The live projection's transactions begin by updating this row, so that from here on it stands still.
+            # The live projection's transactions update this row before they write rows: from here on these stand still.
             cursor = await holding.execute(
                 SQL(_HOLD).format(schema=self._schema), (self.site.view.name, reference.version)
             )

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import uuid4
 
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
@@ -119,11 +116,6 @@ class Standing:
         """Begin a phase."""
         self.phase = phase
         self.tell(self.done, self.total)
-
-
-def new_owner() -> str:
-    """Give the name of a run: who looks after a machine finds its process by it."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ from psycopg.sql import SQL
 
 from projections import bookkeeping
 from projections.view import ViewError
-from replay import builds
 from replay.building import Builder
 from replay.builds import Phase, Progress, Standing
 from replay.comparison import Comparison, NotComparable, columns_of
@@ -99,7 +98,7 @@ async def rebuild(
     began = time.perf_counter()
     await bookkeeping.prepare(workspace, [view])
     standing = Standing(progress)
-    async with Builder.opened(Site(workspace, view, builds.new_owner()), standing, workers) as builder:
+    async with Builder.opened(Site(workspace, view, bookkeeping.new_owner()), standing, workers) as builder:
         await drop_leftovers(builder.connection, workspace, view)
         await _check_names(builder, expected)
         await builder.begin()

@@ -79,7 +79,7 @@ async def _fill(workspace: Workspace, views: Sequence[View], progress: Callable[
         builders = []
         parts = []
         for view in views:
-            site = Site(workspace, view, builds.new_owner())
+            site = Site(workspace, view, bookkeeping.new_owner())
             builder = await stack.enter_async_context(Builder.opened(site, Standing(), count))
             await builder.begin()
             target = await _target(workspace, builder)

@@ -8,7 +8,6 @@ from psycopg.sql import SQL, Identifier
 
 from projections import bookkeeping
 from projections.view import ViewError
-from replay import builds
 from replay.building import Builder, recipe_of
 from replay.builds import Progress, Standing
 from replay.comparison import columns_of
@@ -47,7 +46,7 @@ async def roll_back(
     """
     await bookkeeping.prepare(workspace, [])
     standing = Standing(progress)
-    site = Site(workspace, view, builds.new_owner(), place="kept")
+    site = Site(workspace, view, bookkeeping.new_owner(), place="kept")
     async with Builder.opened(site, standing) as builder:
         if not await builder.take_up():
             message = await _what_there_is(builder)

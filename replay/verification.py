@@ -9,7 +9,6 @@ import psycopg
 
 from projections import bookkeeping
 from projections.bookkeeping import ViewsNotReady
-from replay import builds
 from replay.building import Builder
 from replay.builds import Phase, Progress, Standing
 from replay.rebuild_lane import Site
@@ -36,7 +35,7 @@ async def verify_view(
     """
     await bookkeeping.prepare(workspace, [])
     standing = Standing(progress)
-    site = Site(workspace, view, builds.new_owner(), place="check")
+    site = Site(workspace, view, bookkeeping.new_owner(), place="check")
     async with Builder.opened(site, standing, workers) as builder:
         reference = await builder.reference()
         if reference is None:
