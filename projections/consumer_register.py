@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
-from projections.bookkeeping import FAILED, Failure
+from projections.bookkeeping import Failure
 from projections.consumer import NoSuchConsumer
-from projections.skipping import SkipRefused, checked
+from projections.skipping import SkipRefused, checked, noted
 from projections.view import ViewError
 
 if TYPE_CHECKING:
@@ -97,14 +97,7 @@ async def skip_delivery(workspace: Workspace, name: str, *, position: int, reaso
     if await _execute(workspace, _SKIP, parameters) == 1:
         workspace.database.wake(workspace.name)
         return
-    status = await consumer_named(workspace, name)
-    if status.state != FAILED or status.failure is None:
-        message = f"{name} has not stopped"
-    elif status.failure.position != position:
-        message = f"{name} stopped at event {status.failure.position}, not at {position}"
-    else:
-        message = f"there is no event {position} that {name} could pass over"
-    raise SkipRefused(message)
+    raise SkipRefused.of(await consumer_named(workspace, name), position)
 
 
 async def consumer_named(workspace: Workspace, name: str) -> ConsumerStatus:
@@ -131,13 +124,8 @@ async def consumer_status(workspace: Workspace) -> list[ConsumerStatus]:
 
 async def consumer_skips(workspace: Workspace) -> list[ConsumerSkip]:
     """Give every event that any consumer was ever told not to hand on."""
-    async with workspace.database.pool.connection() as connection:
-        cursor = await connection.execute(
-            SQL("SELECT {columns} FROM {schema}.consumer_skips ORDER BY consumer, position, skipped_at").format(
-                columns=SQL(", ").join(map(Identifier, ConsumerSkip._fields)), schema=Identifier(workspace.schema)
-            )
-        )
-        return list(map(ConsumerSkip._make, await cursor.fetchall()))
+    order = ("consumer", "position", "skipped_at")
+    return [ConsumerSkip._make(row) for row in await noted(workspace, "consumer_skips", ConsumerSkip._fields, order)]
 
 
 async def _execute(workspace: Workspace, statement: str, parameters: dict[str, Any]) -> int:

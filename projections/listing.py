@@ -80,6 +80,14 @@ class Cursor(NamedTuple):
         return urlsafe_b64encode(to_json(list(self))).decode().rstrip("=")
 
     @classmethod
+    async def held(cls, text: str, workspace: Workspace, view: View, digest: str, sort: Sort) -> Cursor:
+        """Read one back as `read` does, and raise CursorExpired where the log has lost what it stands on, too."""
+        cursor = cls.read(text, view, digest, sort)
+        if not await workspace.log.epochs.hold(cursor.position, cursor.epoch):
+            raise CursorExpired("the log has lost what the list was begun on; begin it again")  # noqa: EM101, TRY003
+        return cursor
+
+    @classmethod
     def read(cls, text: str, view: View, digest: str, sort: Sort) -> Cursor:
         """Read one back. Raises CursorInvalid, and CursorExpired for one of another version of the view."""
         label, its_epoch, position, its_digest, last, now = cls._parts(text)
@@ -178,9 +186,7 @@ async def list_rows(
     `columns`, all if unsaid, have those of the sort among them; `names` are what others are called in the rows. Raises CursorInvalid, CursorExpired, ViewsNotReady.
     """
     digest = where.digest(name)
-    start = Cursor.read(cursor, view, digest, sort) if cursor is not None else None
-    if start is not None and not await workspace.log.epochs.hold(start.position, start.epoch):
-        raise CursorExpired("the log has lost what the list was begun on; begin it again")  # noqa: EM101, TRY003
+    start = await Cursor.held(cursor, workspace, view, digest, sort) if cursor is not None else None
     epoch = await workspace.log.epoch()
     now = now if start is None else start.now
     parameters = {**where.parameters, "now": now}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import psycopg
 from psycopg.sql import SQL, Identifier
@@ -11,9 +11,12 @@ from projections.bookkeeping import FAILED, ViewsNotReady, view_status
 from projections.view import ViewError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from projections.bookkeeping import ViewStatus
+    from projections.consumer_register import ConsumerStatus
     from projections.view import View
     from storage.database import Workspace
 
@@ -22,6 +25,15 @@ LONGEST_REASON: Final = 500
 
 class SkipRefused(ViewError):
     """The event may not be passed over: it is not the one that the view or consumer stopped at."""
+
+    @classmethod
+    def of(cls, status: ViewStatus | ConsumerStatus, position: int) -> Self:
+        """Say why an event may not be passed over by what stands so."""
+        if status.state != FAILED or status.failure is None:
+            return cls(f"{status.name} has not stopped")
+        if status.failure.position != position:
+            return cls(f"{status.name} stopped at event {status.failure.position}, not at {position}")
+        return cls(f"there is no event {position} that {status.name} could pass over")
 
 
 class Skip(NamedTuple):
@@ -59,24 +71,27 @@ async def skip(workspace: Workspace, view: View, *, position: int, reason: str, 
     (status,) = await view_status(workspace, [view])
     if status.state == "absent":
         raise ViewsNotReady(view.name)
-    if status.state != FAILED or status.failure is None:
-        message = f"{view.name} has not stopped"
-    elif status.failure.position != position:
-        message = f"{view.name} stopped at event {status.failure.position}, not at {position}"
-    else:
-        message = f"there is no event {position} that {view.name} could pass over"
-    raise SkipRefused(message)
+    raise SkipRefused.of(status, position)
 
 
 async def skips(workspace: Workspace) -> list[Skip]:
     """Give every event that any version of any view passes over, in the order of views and positions."""
+    return [
+        Skip._make(row) for row in await noted(workspace, "view_skips", Skip._fields, ("view", "version", "position"))
+    ]
+
+
+async def noted(
+    workspace: Workspace, table: str, columns: Sequence[str], order: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Give all that is recorded in a table of what was passed over."""
+    statement = SQL("SELECT {} FROM {} ORDER BY {}").format(
+        SQL(", ").join(map(Identifier, columns)),
+        Identifier(workspace.schema, table),
+        SQL(", ").join(map(Identifier, order)),
+    )
     async with workspace.database.pool.connection() as connection:
-        cursor = await connection.execute(
-            SQL("SELECT {columns} FROM {schema}.view_skips ORDER BY view, version, position").format(
-                columns=SQL(", ").join(map(Identifier, Skip._fields)), schema=Identifier(workspace.schema)
-            )
-        )
-        return list(map(Skip._make, await cursor.fetchall()))
+        return await (await connection.execute(statement)).fetchall()
 
 
 def checked(reason: str) -> str:

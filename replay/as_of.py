@@ -72,7 +72,8 @@ async def as_of(
     if version is not None and version < 1:
         message = f"the versions of a {name} begin at 1; there is no {version}"
         raise NoSuchMoment(message)
-    ceiling, provisional = await _ceiling(workspace, instant, position)
+    moment = position if instant is None else instant
+    ceiling, provisional = (None, False) if moment is None else await position_of(workspace, moment)
     events = await recorded(workspace, stream, upto=version, ceiling=ceiling)
     if not events:
         raise NoSuchStream(name, stream)
@@ -88,19 +89,26 @@ async def as_of(
     return AsOf(aggregate, last.position if ceiling is None else ceiling, provisional, last)
 
 
-async def _ceiling(workspace: Workspace, instant: datetime | None, position: int | None) -> tuple[int | None, bool]:
-    """Give the last position to count and whether that may still move; None where nothing is asked."""
-    if instant is not None:
-        if instant.utcoffset() is None:
-            message = f"an instant needs a zone: {instant.isoformat()}"
-            raise ValueError(message)
-        return await workspace.log.position_at(instant)
-    if position is not None:
-        head = await workspace.log.head()
-        if not 0 <= position <= head.position:
-            message = f"the log has positions 1 to {head.position}, not {position}"
-            raise NoSuchMoment(message)
-    return position, False
+async def position_of(workspace: Workspace, moment: datetime | int) -> tuple[int, bool]:
+    """Give the last position to count for an instant or a position, and whether that may still move.
+
+    Raises NoSuchMoment for a position beyond the log's end, ValueError for an instant without a zone.
+    """
+    if not isinstance(moment, int):
+        return await workspace.log.position_at(zoned(moment))
+    head = await workspace.log.head()
+    if not 0 <= moment <= head.position:
+        message = f"the log has positions 1 to {head.position}, not {moment}"
+        raise NoSuchMoment(message)
+    return moment, False
+
+
+def zoned(instant: datetime) -> datetime:
+    """Give an instant that has a zone. Raises ValueError for one that has none."""
+    if instant.utcoffset() is None:
+        message = f"an instant needs a zone: {instant.isoformat()}"
+        raise ValueError(message)
+    return instant
 
 
 def fold(events: list[Recorded]) -> Aggregate | None:

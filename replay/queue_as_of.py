@@ -9,10 +9,10 @@ from psycopg.sql import Identifier
 from pydantic_core import to_json
 
 from projections import queue_history
-from projections.listing import Cursor, CursorExpired
+from projections.listing import Cursor
 from projections.ticket_queue import COLUMN_OF, EVERY_TICKET, SORTS, opened_up
 from projections.waiting import wait_for
-from replay.as_of import NoSuchMoment
+from replay.as_of import position_of, zoned
 from replay.past_listing import Asked, Instant, count_rows_at, list_rows_at
 
 if TYPE_CHECKING:
@@ -68,25 +68,15 @@ class CountsThen(NamedTuple):
 
 
 async def resolve(workspace: Workspace, asked: MomentAsked) -> Moment:
-    """Find the position that a moment stands for. Raises NoSuchMoment for one beyond the log's end."""
+    """Find the position that a moment stands for. Raises as `position_of`."""
     log = workspace.log
     recorded, occurred_at = asked
-    for instant in (recorded, occurred_at):
-        if instant is not None and not isinstance(instant, int) and instant.utcoffset() is None:
-            message = f"an instant needs a zone: {instant.isoformat()}"
-            raise ValueError(message)
+    if occurred_at is not None:
+        zoned(occurred_at)
     if recorded is None:
         head = await log.head()
         return Moment(head.position, head.recorded_at, occurred_at, provisional=True)
-    provisional = False
-    if isinstance(recorded, int):
-        head = await log.head()
-        if not 0 <= recorded <= head.position:
-            message = f"the log has positions 1 to {head.position}, not {recorded}"
-            raise NoSuchMoment(message)
-        position = recorded
-    else:
-        position, provisional = await log.position_at(recorded)
+    position, provisional = await position_of(workspace, recorded)
     row = await log.row(position) if position else None
     return Moment(position, None if row is None else row.recorded_at, occurred_at, provisional)
 
@@ -112,9 +102,7 @@ async def list_tickets_at(
     if cursor is not None:
         theirs = _moment_of(cursor) if asked is None else asked.digest()
         digest += _SEPARATOR + theirs
-        start = Cursor.read(cursor, queue_history.VIEW, digest, order)
-        if not await workspace.log.epochs.hold(start.position, start.epoch):
-            raise CursorExpired("the log has lost what the list was begun on; begin it again")  # noqa: EM101, TRY003
+        start = await Cursor.held(cursor, workspace, queue_history.VIEW, digest, order)
         moment = await resolve(workspace, MomentAsked(start.position, start.now))
     elif asked is None:
         message = "a moment or a cursor has to be given"
