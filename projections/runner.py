@@ -266,7 +266,7 @@ class Runner:
             self._standing[workspace.name] = {one.view: one.position for one in found if one.workspace is workspace}
         return found
 
-    async def _serve(self, workspace: Workspace) -> bool | None:  # noqa: C901 - one round, told in order
+    async def _serve(self, workspace: Workspace) -> bool | None:
         """Take in a page for each of our views that is behind; those at one position share its reading and decoding.
 
         Tells whether a page was full, or None where no view was behind.
@@ -297,22 +297,25 @@ class Runner:
             if not follow:
                 self._taken_in = max(self._taken_in, len(page))
             full = bool(full) or (len(page) == limit and not follow)
-            if len(page) <= TOGETHER and await self._took_in_together(workspace, views, page, position):
-                if not follow:
-                    self._served_at = time.monotonic()
-                continue
-            self._memory.forget({view.shelf(workspace.schema) for view in views})
-            # At the same time: the server writes for one view while another is folded here.
-            outcomes = await asyncio.gather(
-                *(self._take_in(workspace, view, page, position, full=len(page) == limit) for view in views),
-                return_exceptions=True,
-            )
-            for outcome in outcomes:
-                if outcome is not None:
-                    raise outcome
+            await self._take_in_all(workspace, views, page, position, full=len(page) == limit)
             if not follow:
                 self._served_at = time.monotonic()
         return full
+
+    async def _take_in_all(
+        self, workspace: Workspace, views: Sequence[View], page: Page, position: int, *, full: bool
+    ) -> None:
+        """Take a page into these views: a few events together, otherwise, or where that fails, into each by itself."""
+        if len(page) <= TOGETHER and await self._took_in_together(workspace, views, page, position):
+            return
+        self._memory.forget({view.shelf(workspace.schema) for view in views})
+        # At the same time: the server writes for one view while another is folded here.
+        outcomes = await asyncio.gather(
+            *(self._take_in(workspace, view, page, position, full=full) for view in views), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     async def _took_in_together(self, workspace: Workspace, views: Sequence[View], page: Page, position: int) -> bool:
         """Take a page into all of these views in one transaction; False when each has to be tried by itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -21,7 +21,7 @@ from storage.codec import UnreadableEvent
 from storage.log_reader import Cut, StoredRow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
     from datetime import datetime
     from uuid import UUID
 
@@ -141,20 +141,9 @@ class Lane:
         Rows are held and written when there are many, so that most of them are written once. While the server writes,
         the next page is folded here and the one after it is read. Raises RebuildFailed, RebuildRunning.
         """
-        reading = asyncio.create_task(self.read(self.position, target))
-        pages = 0
-        try:
-            async with self.taking(tell):
-                while (page := await reading) is not None:
-                    reading = asyncio.create_task(self.read(page.ceiling.position, target))
-                    await self.take(page, last=page.ceiling.position == target)
-                    pages += 1
-                    if pages % PAGES_BETWEEN_COLLECTIONS == 0:
-                        gc.collect()
-                    await asyncio.sleep(0)
-        finally:
-            # A thread cannot be stopped, and its connection must not be closed under it.
-            await asyncio.gather(reading, return_exceptions=True)
+        async with read_ahead(lambda after: self.read(after, target), self.position) as pages, self.taking(tell):
+            async for page in pages:
+                await self.take(page, last=page.ceiling.position == target)
 
     @asynccontextmanager
     async def taking(self, tell: Callable[[], None], *, share: int = 1) -> AsyncIterator[None]:
@@ -278,6 +267,29 @@ class Lane:
             if cursor.rowcount != 1:
                 raise site.taken_over
         self.position, self.recorded_at = ceiling
+
+
+def read_ahead(
+    read: Callable[[int], Coroutine[Any, Any, Stretch | None]], after: int
+) -> aclosing[AsyncGenerator[Stretch, None]]:
+    """Give the pages of the log that `read` finds after a position, each while the one after it is read already."""
+
+    async def pages() -> AsyncGenerator[Stretch, None]:
+        reading = asyncio.create_task(read(after))
+        given = 0
+        try:
+            while (page := await reading) is not None:
+                reading = asyncio.create_task(read(page.ceiling.position))
+                yield page
+                given += 1
+                if given % PAGES_BETWEEN_COLLECTIONS == 0:
+                    gc.collect()
+                await asyncio.sleep(0)
+        finally:
+            # A thread cannot be stopped, and its connection must not be closed under it.
+            await asyncio.gather(reading, return_exceptions=True)
+
+    return aclosing(pages())
 
 
 async def stretch(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from projections import bookkeeping
 from projections.extract import Extract
-from replay import builds, rebuild_lane
+from replay import builds
 from replay.building import Builder
 from replay.builds import Standing
 from replay.rebuild import rebuild
-from replay.rebuild_lane import Lane, RebuildFailed, Site, stretch
+from replay.rebuild_lane import Lane, RebuildFailed, Site, read_ahead, stretch
 from replay.rebuild_workers import can_fork, processors, side_by_side
 from storage.codec import UnreadableEvent
 from storage.log_reader import Cut
@@ -125,34 +124,26 @@ async def _take(lanes: Sequence[Lane], parts: Sequence[_Part], number: int, stan
     cut = Cut(number, count, extract.without, extract.bare)
     log, connection = parts[0].site.workspace.log, lanes[0].reading
     targets = sorted({part.target for part in parts})
-    position = min(part.positions[number] for part in parts)
-    pages = 0
 
-    def next_page() -> asyncio.Task[Stretch | None]:
-        upto = next((target for target in targets if target > position), position)
-        return asyncio.create_task(stretch(log, connection, position, upto, cut))
+    async def read(after: int) -> Stretch | None:
+        upto = next((target for target in targets if target > after), after)
+        return await stretch(log, connection, after, upto, cut)
+
+    async def take(page: Stretch) -> None:
+        try:
+            page = page._replace(recorded=list(extract.recorded(page.rows)))
+        except UnreadableEvent as error:
+            raise RebuildFailed.at(error.row, parts[0].site.view, error) from error
+        position = page.ceiling.position
+        for lane, part in zip(lanes, parts, strict=True):
+            if part.positions[number] < position <= part.target:
+                await lane.take(lane.part_of(page), last=position == part.target)
 
     async with AsyncExitStack() as taking:
         for lane, part in zip(lanes, parts, strict=True):
             lane.stand(part.positions[number], number, count)
             await taking.enter_async_context(lane.taking(lambda: None, share=len(parts)))
-        reading = next_page()
-        try:
-            while (page := await reading) is not None:
-                position = page.ceiling.position
-                reading = next_page()
-                try:
-                    page = page._replace(recorded=list(extract.recorded(page.rows)))
-                except UnreadableEvent as error:
-                    raise RebuildFailed.at(error.row, parts[0].site.view, error) from error
-                for lane, part in zip(lanes, parts, strict=True):
-                    if part.positions[number] < position <= part.target:
-                        await lane.take(lane.part_of(page), last=position == part.target)
-                stands(position)
-                pages += 1
-                if pages % rebuild_lane.PAGES_BETWEEN_COLLECTIONS == 0:
-                    gc.collect()
-                await asyncio.sleep(0)
-        finally:
-            # A thread cannot be stopped, and its connection must not be closed under it.
-            await asyncio.gather(reading, return_exceptions=True)
+        pages = await taking.enter_async_context(read_ahead(read, min(part.positions[number] for part in parts)))
+        async for page in pages:
+            await take(page)
+            stands(page.ceiling.position)
