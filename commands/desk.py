@@ -12,6 +12,7 @@ from commands.identity import stream_id_for
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.event import Aggregate
+from domain.service_levels import EMPTY_BOOK, SERVICE_LEVELS_ID, ServiceLevels
 from domain.team import Team
 from domain.ticket import Ticket
 from storage.codec import UnfitEvent, decode, in_order
@@ -19,6 +20,7 @@ from storage.codec import UnfitEvent, decode, in_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableSequence, Sequence
 
+    from domain.service_levels import Book
     from storage.append import Appended, Submission
     from storage.database import Workspace
     from storage.log_reader import StoredRow
@@ -30,8 +32,14 @@ WAITING_BYTES: Final = 64 * 1024 * 1024  # of commands that wait at once, as the
 MARKS: Final = 1 << 18  # of 8 bytes: streams that share one are read again in vain, a few in a hundred
 LONGEST_NUMBER: Final = 18  # digits of a bigint that cannot overflow
 
-Kind = Literal["ticket", "customer", "agent", "team"]
-KINDS: Final[dict[Kind, type[Aggregate]]] = {"ticket": Ticket, "customer": Customer, "agent": Agent, "team": Team}
+Kind = Literal["ticket", "customer", "agent", "team", "service_levels"]
+KINDS: Final[dict[Kind, type[Aggregate]]] = {
+    "ticket": Ticket,
+    "customer": Customer,
+    "agent": Agent,
+    "team": Team,
+    "service_levels": ServiceLevels,
+}
 
 _COLLECTIONS: Final = (tuple, frozenset, dict)
 
@@ -79,6 +87,7 @@ class Desk:
         self._held: OrderedDict[UUID, Held] = OrderedDict()
         self._epoch: str | None = None
         self._held_bytes = 0
+        self._without_levels: tuple[str, int] | None = None
         self._ahead: dict[UUID, Ahead] = {}
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._under_way: dict[bytes, asyncio.Event] = {}
@@ -89,6 +98,22 @@ class Desk:
         """Give an aggregate as of now, or a little before: for showing, not for deciding. Raises NotFound."""
         held = await self.held(cls, stream, fresh=True)
         return copied(cast("A", held.aggregate))
+
+    async def book(self, *, fresh: bool = False) -> Book:
+        """Give the calendars and policies as last seen, or as of now with `fresh`: what is decided by them guards them.
+
+        That a desk has none is remembered as well.
+        """
+        mark = self._mark(SERVICE_LEVELS_ID)
+        epoch = await self.workspace.log.epoch()
+        if not fresh and self._without_levels == (epoch, mark) and SERVICE_LEVELS_ID not in self._held:
+            return EMPTY_BOOK
+        try:
+            held = await self.held(ServiceLevels, SERVICE_LEVELS_ID, fresh=fresh)
+        except NotFound:
+            self._without_levels = epoch, mark
+            return EMPTY_BOOK
+        return cast("ServiceLevels", held.aggregate).book
 
     async def number_of(self, stream: UUID) -> int:
         """Give a ticket's short number: the position of its first event."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 from uuid import UUID, uuid5
 
-StreamKind = Literal["ticket", "customer", "agent", "team"]
+StreamKind = Literal["ticket", "customer", "agent", "team", "service_levels"]
 
 FOREIGN_STREAMS: Final = UUID("5b0c2c1e-6f0b-5d2e-9a57-0f1c6f4f7d31")
 """The namespace of our name-based ids. Never changes: it is how a second import finds what the first one made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +27,18 @@ class Unit(StrEnum):
     BUSINESS_DAYS = "business_days"
 
 
+class Attributes(NamedTuple):
+    """What a policy looks at in a ticket. An unknown tier is none of those that a policy asks for."""
+
+    priority: Priority
+    tier: Tier | None
+    type: TicketType
+    channel: Channel
+    team_id: UUID | None
+    category: str | None
+    tags: tuple[str, ...]
+
+
 class Match(BaseModel):
     """Which tickets: every field that is given has to hold, with any one of its values; of tags, any one on the ticket."""
 
@@ -39,6 +51,18 @@ class Match(BaseModel):
     teams: tuple[UUID, ...] | None = None
     categories: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
+
+    def holds(self, ticket: Attributes) -> bool:
+        """Tell whether a ticket is one of these."""
+        return (
+            (self.priorities is None or ticket.priority in self.priorities)
+            and (self.tiers is None or ticket.tier in self.tiers)
+            and (self.types is None or ticket.type in self.types)
+            and (self.channels is None or ticket.channel in self.channels)
+            and (self.teams is None or ticket.team_id in self.teams)
+            and (self.categories is None or ticket.category in self.categories)
+            and (self.tags is None or not set(self.tags).isdisjoint(ticket.tags))
+        )
 
 
 class Step(BaseModel):
@@ -94,6 +118,14 @@ class PolicyTerms(BaseModel):
     calendar: str | None = None
     targets: tuple[Target, ...]
     pauses: dict[Metric, tuple[Status, ...]] = Field(default_factory=dict)
+
+    def target(self, metric: Metric, ticket: Attributes) -> Target | None:
+        """Give what is promised of a metric on a ticket; None: nothing."""
+        return next((one for one in self.targets if one.metric is metric and one.match.holds(ticket)), None)
+
+    def paused_in(self, metric: Metric) -> tuple[Status, ...]:
+        """Name the statuses in which a metric stands still."""
+        return self.pauses.get(metric, DEFAULT_PAUSES.get(metric, ()))
 
 
 DEFAULT_PAUSES: Final[dict[Metric, tuple[Status, ...]]] = {

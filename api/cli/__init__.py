@@ -18,6 +18,7 @@ from api.cli import (
     reading,
     rebuilding,
     serving,
+    sla_keeping,
     view_keeping,
 )
 from api.cli.surroundings import Failure, Surroundings, explain
@@ -41,6 +42,7 @@ for part in (
     reading,
     queue_diff,
     importing,
+    sla_keeping,
     bench,
 ):
     part.add_to(app)

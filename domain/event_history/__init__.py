@@ -16,18 +16,20 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from pydantic import AwareDatetime, BaseModel
 
+from domain.calendar import CalendarTerms
 from domain.event import Event, Sealed, plain
+from domain.sla_policy import PolicyTerms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(__file__).parent
-MODULES_WITH_EVENTS = ("domain.ticket", "domain.customer", "domain.agent", "domain.team")
+MODULES_WITH_EVENTS = ("domain.ticket", "domain.customer", "domain.agent", "domain.team", "domain.service_levels")
 EXAMPLE_STREAM = uuid5(NAMESPACE_URL, "stream")
 EXAMPLE_INSTANT = datetime(2026, 3, 1, 9, 30, 0, 250_000, tzinfo=UTC)
 
@@ -138,6 +140,44 @@ def _with_words_of(recorded: Any, now: Any) -> Any:
     return recorded
 
 
+_WITH_RULES: Final[dict[Any, Any]] = {
+    CalendarTerms: {
+        "time_zone": "Asia/Shanghai",
+        "hours": {"mon": [["09:00", "12:00"], ["13:30", "18:00"]], "sat": [["22:00", "06:00"]]},
+        "holidays": {
+            "country": "CN",
+            "subdivision": "SH",
+            "source": "holidays 0.109",
+            "years": [2026],
+            "closed": {"2026-10-01": "国庆节"},
+            "working": ["2026-10-10"],
+            "working_as": "fri",
+        },
+        "closed_days": {"2026-06-30": "stock-taking"},
+        "special_days": {"2026-12-24": [["09:00", "12:00"]]},
+        "breaks": {"2026-03-02": [["10:00", "10:30"]]},
+        "valid_from": "2026-01-01",
+    },
+    PolicyTerms: {
+        "order": 10,
+        "match": {"tiers": ["gold", "vip"], "teams": [str(uuid5(NAMESPACE_URL, "team_id"))], "tags": ["tag"]},
+        "calendar": "name",
+        "targets": [
+            {
+                "metric": "first_reply",
+                "match": {"priorities": ["urgent"], "types": ["incident"], "channels": ["phone"], "categories": ["a"]},
+                "amount": 3600,
+                "unit": "business",
+                "steps": [{"offset_seconds": -600, "action": "remind", "note": "note"}],
+            },
+            {"metric": "total_resolution", "amount": 2, "unit": "business_days", "end_of_day": True},
+        ],
+        "pauses": {"first_reply": ["pending"]},
+    },
+}
+"""Examples of values that have rules of their own."""
+
+
 def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
     for subclass in cls.__subclasses__():
         yield subclass
@@ -158,6 +198,10 @@ def _without_prose(schema: Any) -> Any:
 
 def _example(hint: Any, name: str) -> Any:  # noqa: PLR0911 - one return a type
     origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and hint in _WITH_RULES:
+        return _WITH_RULES[hint]
+    if origin is Literal:
+        return arguments[0]
     if origin is Annotated:
         return _example(arguments[0], name)
     if origin in {Union, UnionType}:

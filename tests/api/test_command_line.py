@@ -334,3 +334,8 @@ def test_a_consumer_is_listed_told_to_try_again_to_pass_an_event_over_and_remove
     assert desk("consumers", "remove", "relay").returncode == 0
     assert "Sent by hand." in desk("views").stdout
     refused(desk("consumers", "remove", "relay"), 1, "no consumer 'relay'")
+
+
+def test_a_desk_that_has_adopted_nothing_says_what_holds(desk: Desk) -> None:
+    assert desk("sla", "calendars").stdout == "No calendar has been adopted.\n"
+    assert "the standard promises hold" in desk("sla", "policies").stdout

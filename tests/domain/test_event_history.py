@@ -107,7 +107,7 @@ def test_every_golden_file_has_a_class() -> None:
 def test_topics_name_the_aggregate_and_what_happened() -> None:
     topics = [cls.TOPIC for cls in stored_events()]
     assert len(set(topics)) == len(topics)
-    assert {topic.split(".")[0] for topic in topics} == {"ticket", "customer", "agent", "team"}
+    assert {topic.split(".")[0] for topic in topics} == {"ticket", "customer", "agent", "team", "service_levels"}
 
 
 def test_a_changed_shape_is_told_with_what_to_do() -> None:
