@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncRawCursor
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from storage.database import Database, Workspace
 
 ROWS_REMEMBERED: Final = 20_000
+STATEMENTS_HELD: Final = 500  # some 10 KB each: one for the views that change together, in each workspace
 
 
 class Memory:
@@ -161,7 +162,7 @@ async def write_together(
     return ours
 
 
-@cache
+@lru_cache(maxsize=STATEMENTS_HELD)
 def _statement(views: tuple[View, ...], schema: str) -> tuple[str, tuple[str, ...]]:
     """Compose the statement that moves checkpoints and writes the rows of those that moved, with its parameters' names.
 
