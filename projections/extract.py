@@ -32,7 +32,7 @@ _put: Final = object.__setattr__
 
 
 class _Shape(NamedTuple):
-    """How the events of a topic are read; `cls` None: nobody wants them; else `read` None: they are decoded in full."""
+    """How the events of a topic are read; `read` None: nobody wants them."""
 
     cls: Any
     read: Callable[[bytes], dict[str, Any]] | None
@@ -78,8 +78,9 @@ class Extract:
             except KeyError:
                 cls, read, fields, absent, models, personal = shapes[topic] = self._shape(StoredRow._make(row))
             if read is None:
-                if cls is not None:
-                    yield decode(StoredRow._make(row))
+                continue
+            if read is _whole:
+                yield decode(StoredRow._make(row))
                 continue
             try:
                 values = read(state)
@@ -114,9 +115,9 @@ class Extract:
     def _shape(self, row: StoredRow) -> _Shape:
         cls: Any = event_type(row)
         if not self._wanting(row.topic):
-            return _Shape(None, None, 0, {}, (), frozenset())
+            return _Shape(cls, None, 0, {}, (), frozenset())
         reads = self._reads(cls)
-        whole = _Shape(cls, None, 0, {}, (), frozenset())
+        whole = _Shape(cls, _whole, 0, {}, (), frozenset())
         if reads is None:
             return whole
         personal = reads & cls.PERSONAL.keys()
@@ -147,6 +148,11 @@ class Extract:
             ),
             personal,
         )
+
+
+def _whole(state: bytes) -> dict[str, Any]:
+    """Stand for decoding in full; never called."""
+    raise NotImplementedError(state)
 
 
 def _kinds(fields: dict[str, FieldInfo], optional: Iterable[str]) -> dict[str, Any]:

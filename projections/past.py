@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_json
 
@@ -66,6 +66,7 @@ class Past:
             reads=self.view.reads,
             stream_local=True,
             at_leisure=True,
+            reference=self.view.reference,
         )
 
     @cached_property
@@ -120,9 +121,12 @@ class Past:
     def _values(self) -> str:
         return ", ".join(f"'{value}'" for value in self.settled)
 
-    def fold(self, rows: Rows, recorded: Iterable[Recorded]) -> Rows:
-        """Follow the rows of the view event by event, and note of each column asked for what it was before."""
-        folding = _Folding(self, rows)
+    def fold(self, rows: Rows, recorded: Iterable[Recorded], *told: Any) -> Rows:
+        """Follow the rows of the view event by event, and note of each column asked for what it was before.
+
+        `told` is what the view looks up, if it does.
+        """
+        folding = _Folding(self, rows, told)
         some: list[Recorded] = []
         streams: set[int] = set()
         # The view's own fold gives the last state of each row alone: it is given no stream twice.
@@ -141,8 +145,9 @@ class Past:
 class _Folding:
     """One page being folded: the open stretches as they stand by now, and those that were sealed."""
 
-    def __init__(self, past: Past, rows: Rows) -> None:
+    def __init__(self, past: Past, rows: Rows, told: tuple[Any, ...]) -> None:
         self._past = past
+        self._told = told
         self._fold = past.view.fold
         self._was = [(name, f"{name}_until", f"{name}_was", past.types[name].endswith("[]")) for name in past.asked]
         self._given = rows
@@ -163,7 +168,7 @@ class _Folding:
             if row is not None:
                 before[key] = row
             found.append((key, row))
-        after = self._fold(before, recorded)
+        after = self._fold(before, recorded, *self._told)
         changed = self._past.changed
         for (key, old), (_, _, recorded_at) in zip(found, recorded, strict=True):
             new = after.get(key)

@@ -16,6 +16,7 @@ from projections import bookkeeping
 from projections.bookkeeping import LIVE, LostOwnership
 from projections.lease import Lease, Share, divide, share
 from projections.page import Page
+from projections.reference import tell
 from projections.together import Connections, Memory, write_together
 from storage.codec import UnreadableEvent
 from storage.ending import end
@@ -412,6 +413,7 @@ async def _write(workspace: Workspace, view: View, page: Page, start: int, stop:
     recorded = page.recorded(view, start, stop)
     streams = page.streams(view, start, stop)
     shelf = view.shelf(workspace.schema)
+    await tell(workspace, [view], page)
     async with workspace.database.pool.connection() as connection, connection.transaction():
         mark = page.mark(stop)
         await shelf.lock(connection, "ROW EXCLUSIVE")
@@ -419,7 +421,7 @@ async def _write(workspace: Workspace, view: View, page: Page, start: int, stop:
             raise LostOwnership(view, old)
         if recorded:
             rows = await shelf.load(connection, streams)
-            await shelf.store(connection, rows, view.fold(rows, recorded))
+            await shelf.store(connection, rows, page.folded(view, rows, recorded))
 
 
 def _leisurely(group: tuple[int, Sequence[View]]) -> tuple[bool, int]:

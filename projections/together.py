@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import AsyncRawCursor
 from psycopg.sql import SQL, Literal
 
 from projections import bookkeeping
+from projections.reference import tell
 from projections.table import document
 from storage.database import spoken_to
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from storage.database import Database, Workspace
 
 ROWS_REMEMBERED: Final = 20_000
-STATEMENTS_HELD: Final = 500  # some 10 KB each: one for the views that change together, in each workspace
 
 
 class Memory:
@@ -141,13 +141,14 @@ async def write_together(
             unknown = [stream for stream in unknown if stream not in born]  # it has no rows yet
         if unknown:
             missing[view] = unknown
+    await tell(workspace, views, page)
     async with connections.one() as connection:
         if missing:
             async with connection.pipeline():
                 asked = {view: await shelves[view].ask(connection, unknown) for view, unknown in missing.items()}
             for view, cursor in asked.items():
                 rows[view] |= await shelves[view].rows_of(cursor)
-        changed = {view: rows_now for view in recorded if (rows_now := view.fold(rows[view], recorded[view]))}
+        changed = {view: new for view in recorded if (new := page.folded(view, rows[view], recorded[view]))}
         parameters = bookkeeping.advancing_parameters(views, owner=owner, old=old, new=page.mark(len(page)))
         parameters |= {f"rows_{number}": document(found) for number, found in enumerate(changed.values())}
         statement, names = _statement(tuple(changed), workspace.schema)
@@ -162,7 +163,7 @@ async def write_together(
     return ours
 
 
-@lru_cache(maxsize=STATEMENTS_HELD)
+@cache
 def _statement(views: tuple[View, ...], schema: str) -> tuple[str, tuple[str, ...]]:
     """Compose the statement that moves checkpoints and writes the rows of those that moved, with its parameters' names.
 

@@ -8,16 +8,27 @@ from typing import TYPE_CHECKING, Any
 from projections.table import shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from domain.event import Event
     from projections.table import Row, Rows, Shelf, Table
-    from storage.codec import Recorded
 
 
 class ViewError(Exception):
     """A view could not do what was asked."""
+
+
+@dataclass(frozen=True, eq=False)  # looked up by itself, as views are
+class Reference:
+    """A stream that a view looks things up in: other streams' events name what is told there, as versions of policies.
+
+    `read` makes of its events, all that there are by then, what a fold is given to look them up in. That may tell of
+    more than there was at the events being folded: whatever is told once has to mean the same ever after.
+    """
+
+    stream: UUID
+    read: Callable[[Sequence[Any]], Any]
 
 
 @dataclass(frozen=True, eq=False)  # one view is one object: looked up by it, its fields are not gone through
@@ -26,8 +37,8 @@ class View:
 
     `fold(rows, recorded)` takes the rows as they stood and events in order, and gives the rows that changed, whole;
     it neither changes `rows` nor looks anywhere else, so that where a page of the log ends makes no difference.
-    `rows` holds those of every stream that `needs` names, without it of the events' own. `topics` None means every
-    event. `reads` are the fields of events that the fold looks at, beside stream and version; a rebuild decodes no
+    `rows` holds those of every stream that `needs` names, without it of the events' own. With a `reference`, the fold's
+    third argument is what that makes of its stream. `topics` None means every event. `reads` are the fields of events that the fold looks at, beside stream and version; a rebuild decodes no
     others. `stream_local` says that a row depends on the events of one stream alone, so that a rebuild may divide the
     streams among processes. A view `at_leisure` may be a tenth of a second late while there is much to do, so that the
     others are not. A change of table or fold is a new `version`, built beside the old one.
@@ -36,12 +47,13 @@ class View:
     name: str
     version: int
     table: Table
-    fold: Callable[[Rows, Iterable[Recorded]], Rows]
+    fold: Callable[..., Rows]
     topics: frozenset[str] | None = None
     needs: Callable[[Event], UUID | None] | None = None
     reads: frozenset[str] | None = None
     stream_local: bool = False
     at_leisure: bool = False
+    reference: Reference | None = None
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from projections.bookkeeping import ViewsNotReady
 from projections.extract import Extract
 from projections.past import LONGEST, path, ticks
+from projections.reference import folded, told
 from projections.view import ViewError
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ async def list_rows_at(
     )
     parameters = {f"last_{place}": value for place, value in enumerate(after or ())} | {"limit": limit}
     found = await _asked(workspace, past, asked, at, statement, parameters)
-    return await _folded(workspace, past.view, sorted(found, key=itemgetter(0)))
+    return await _folded(workspace, past.view, sorted(found, key=itemgetter(0)), at)
 
 
 async def count_rows_at(workspace: Workspace, past: Past, asked: Asked, at: Instant, by: Composable) -> dict[Any, int]:
@@ -206,7 +207,7 @@ async def _asked(
     return [row[2:] for row in rows if row[1]]
 
 
-async def _folded(workspace: Workspace, view: View, found: list[tuple[Any, ...]]) -> list[Row]:
+async def _folded(workspace: Workspace, view: View, found: list[tuple[Any, ...]], at: Instant) -> list[Row]:
     """Fold what happened to each row since the state that it is told from; most have not changed since the moment."""
     names = view.table.names
     began: Rows = {}
@@ -220,7 +221,8 @@ async def _folded(workspace: Workspace, view: View, found: list[tuple[Any, ...]]
     if wanted:
         extract = _extract(view)
         events = await workspace.log.parts_of(wanted, most=LONGEST, bare=extract.bare)
-        began |= view.fold(began, extract.recorded(events))
+        known = None if view.reference is None else await told(workspace, view.reference, at.position)
+        began |= folded(view, began, extract.recorded(events), known)
     return [began[stream,] for _, stream, *_ in found]
 
 

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 from projections import bookkeeping
 from projections.bookkeeping import Mark
 from projections.extract import Extract
+from projections.reference import folded, read_on
 from projections.view import ViewError
 from replay.held_rows import Held, Stretch
 from replay.making_way import make_way_on_server
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
+    from projections.reference import Told
     from projections.table import Rows, Shelf
     from projections.view import View
     from storage.codec import Recorded
@@ -104,6 +106,7 @@ class Lane:
         self.skipped = skipped
         """Events that the view passes over."""
         self._extract = Extract(site.view, skipped=skipped)
+        self._told: Told | None = None
         self._cut = Cut()
         self._held, self._written = Held(), Held()
         self._writing: asyncio.Task[None] | None = None
@@ -176,11 +179,17 @@ class Lane:
         missing = met - begun - held.streams
         held.move(self._written, missing & self._written.streams)
         held.load(await self._shadow.load(self._looking, missing - self._written.streams))
-        held.take(met, self.folded(page, held.rows))
+        held.take(met, await self.folded(page, held.rows))
         if last or len(held.rows) >= self._most or held.pages >= HELD_PAGES:
             await self._settle()
             self._writing = asyncio.create_task(self._write(page.ceiling, held.loaded, held.changed()))
             self._held, self._written = Held(), held
+
+    async def _look_up(self, upto: int) -> None:
+        """Learn what the view looks up beside its events, as far as it has been told by a position."""
+        reference = self._site.view.reference
+        if reference is not None and (self._told is None or self._told.upto < upto):
+            self._told = await read_on(self._site.workspace.log, self._looking, reference, self._told)
 
     async def _settle(self) -> None:
         """Wait for what is being written."""
@@ -223,11 +232,13 @@ class Lane:
         except UnreadableEvent as error:
             raise RebuildFailed.at(error.row, self._site.view, error) from error
 
-    def folded(self, page: Stretch, rows: Rows) -> Rows:
+    async def folded(self, page: Stretch, rows: Rows) -> Rows:
         """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
         view = self._site.view
+        await self._look_up(page.ceiling.position)
         try:
-            return view.fold(rows, self._extract.recorded(page.rows) if page.recorded is None else page.recorded)
+            recorded = self._extract.recorded(page.rows) if page.recorded is None else page.recorded
+            return folded(view, rows, recorded, self._told)
         except UnreadableEvent as error:
             raise RebuildFailed.at(error.row, view, error) from error
         except Exception as error:
@@ -238,7 +249,7 @@ class Lane:
         known = dict(rows)
         for row in page.rows:
             try:
-                known |= self._site.view.fold(known, self._extract.recorded([row]))
+                known |= folded(self._site.view, known, self._extract.recorded([row]), self._told)
             except Exception:  # noqa: BLE001 - whatever it is, it is reported with the event
                 return StoredRow._make(row)
         return StoredRow._make(page.rows[-1])

@@ -137,7 +137,7 @@ class Swap:
         target = live.position if level and live.position is not None else live.head
         while (page := await lane.read(lane.position, target)) is not None:
             rows = await shadow.load(connection, lane.streams(page))
-            await shadow.store(connection, rows, lane.folded(page, rows), past=False)
+            await shadow.store(connection, rows, await lane.folded(page, rows), past=False)
             lane.position, lane.recorded_at = page.ceiling
         return lane.position
 

@@ -68,6 +68,7 @@ class LogReader:
         self.epochs = Epochs(database, schema)
         name = Identifier(schema)
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
+        self._sql_by_now = SQL(_STREAM_BY_NOW).format(schema=name).as_string()
         self._sql_parts = SQL(_PARTS).format(schema=name).as_string()
         self._sql_last_of = SQL(_LAST_OF).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
@@ -86,6 +87,14 @@ class LogReader:
         """Give the events of one stream with versions `after` < v ≤ `upto`, in order."""
         lowest = after if after > 0 else -1  # streams of the `eventsourcing` package start at version 0
         return await self._rows(self._sql_stream, (stream, lowest, upto, limit))
+
+    async def stream_by_now(
+        self, connection: psycopg.AsyncConnection[Any], stream: UUID, *, after: int
+    ) -> tuple[list[StoredRow], int]:
+        """Give the events of one stream after a version, and the position up to which there are no others."""
+        cursor = await connection.execute(self._sql_by_now, (stream, after), prepare=True, binary=True)
+        found = await cursor.fetchall()
+        return [StoredRow._make(row[1:]) for row in found if row[1] is not None], found[0][0]
 
     async def parts_of(
         self, wanted: Sequence[tuple[UUID, int, int]], *, most: int, bare: Sequence[str] = ()
@@ -195,6 +204,15 @@ _STREAM = f"""
 SELECT {_COLUMNS} FROM {{schema}}.events
 WHERE originator_id = %s AND originator_version > %s AND originator_version <= coalesce(%s, 9223372036854775807)
 ORDER BY originator_version LIMIT %s
+"""
+
+# In one statement, and so one snapshot, with the log's end.
+_STREAM_BY_NOW = f"""
+SELECT h.head, e.* FROM (SELECT coalesce(max(notification_id), 0) AS head FROM {{schema}}.events) h
+LEFT JOIN LATERAL (
+    SELECT {_COLUMNS} FROM {{schema}}.events
+    WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version OFFSET 0
+) e ON true
 """
 
 # By the unique index on stream and version, one look for each stream whatever the planner thinks.

@@ -266,22 +266,6 @@ async def test_a_late_owner_does_not_move_the_checkpoint_for_an_event_it_had_in_
     assert (status.position, status.owner) == (0, "another")
 
 
-async def test_a_late_owner_finds_out_that_the_consumer_is_anothers_before_it_hands_anything_on(
-    database: Database, alpha: Workspace
-) -> None:
-    await record(alpha, DeskDays(1).first())
-    await register(alpha, NAME, from_start=True)
-    receiver = Receiver()
-    late = Consumer(alpha, NAME, receiver)
-    assert await late._take()
-    async with database.pool.connection() as connection:
-        await connection.execute(
-            "UPDATE ws_alpha.consumers SET owner = 'another', leased_until = now() + interval '1 hour'"
-        )
-    await asyncio.wait_for(late._work(asyncio.Event()), PATIENCE)  # it stood still, and goes on
-    assert receiver.seen == []
-
-
 async def test_a_rebuild_hands_nothing_on_again(database: Database, alpha: Workspace) -> None:
     desk = DeskDays(1)
     head = await record(alpha, [*desk.first(), *desk.more(30)])
