@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: Final[tuple[Weekday, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 ClockTime = Annotated[str, StringConstraints(pattern=r"^(([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?|24:00(:00)?)$")]
 """A local time as it stands on the wall, `HH:MM` or `HH:MM:SS`; `24:00` ends a day."""
 
@@ -20,6 +21,12 @@ class Window(NamedTuple):
 
 
 Windows = tuple[Window, ...]
+
+
+def seconds_of(time: ClockTime) -> int:
+    """Give a local time as seconds after midnight."""
+    hours, minutes, *seconds = map(int, time.split(":"))
+    return hours * 3600 + minutes * 60 + sum(seconds)
 
 
 class HolidaySet(BaseModel):
