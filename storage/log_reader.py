@@ -70,6 +70,7 @@ class LogReader:
         self._sql_stream = SQL(_STREAM).format(schema=name).as_string()
         self._sql_by_now = SQL(_STREAM_BY_NOW).format(schema=name).as_string()
         self._sql_parts = SQL(_PARTS).format(schema=name).as_string()
+        self._sql_whole = SQL(_WHOLE).format(schema=name).as_string()
         self._sql_last_of = SQL(_LAST_OF).format(schema=name).as_string()
         self._sql_page = SQL(_PAGE).format(schema=name).as_string()
         self._sql_page_topics = SQL(_PAGE_OF_TOPICS).format(schema=name).as_string()
@@ -107,6 +108,13 @@ class LogReader:
         streams, versions, positions = zip(*wanted, strict=True)
         parameters = {"streams": [*streams], "after": [*versions], "upto": [*positions], "most": most, "bare": [*bare]}
         return await self._rows(self._sql_parts, parameters)
+
+    async def whole(self, streams: Sequence[UUID]) -> dict[UUID, list[StoredRow]]:
+        """Give all events of several streams, each in order, without personal values; by one statement, so as of one moment."""
+        found: dict[UUID, list[StoredRow]] = {}
+        for row in await self._rows(self._sql_whole, (list(streams),)):
+            found.setdefault(row.stream, []).append(row)
+        return found
 
     async def last_of(self, streams: Sequence[UUID], topics: Sequence[str]) -> list[StoredRow]:
         """Give the last event of any of these topics in each of the streams that have one."""
@@ -224,6 +232,15 @@ CROSS JOIN LATERAL (
     FROM {schema}.events
     WHERE originator_id = u.id AND originator_version > u.after AND notification_id <= u.upto
     ORDER BY originator_version LIMIT %(most)s
+) e
+"""
+
+# By the unique index on stream and version; the inner order is kept, a stream at a time.
+_WHOLE = """
+SELECT e.* FROM unnest(%s::uuid[]) u (id)
+CROSS JOIN LATERAL (
+    SELECT notification_id, originator_id, originator_version, topic, state, NULL::bytea, recorded_at
+    FROM {schema}.events WHERE originator_id = u.id ORDER BY originator_version OFFSET 0
 ) e
 """
 

@@ -270,6 +270,19 @@ async def test_streams_and_pages_can_be_read_in_parts(alpha: Workspace) -> None:
     assert await alpha.log.row(9) is None
 
 
+async def test_whole_streams_are_read_by_one_statement_without_what_is_personal(alpha: Workspace) -> None:
+    first, second = uuid4(), uuid4()
+    for version in range(1, 4):
+        personal = NewEvent(first, version, "thing.happened", b"{}", b"secret")
+        await alpha.log.append(Submission([personal, event(second, version)]))
+    found = await alpha.log.whole([second, uuid4(), first])
+    assert {stream: [row.version for row in rows] for stream, rows in found.items()} == {
+        first: [1, 2, 3],
+        second: [1, 2, 3],
+    }
+    assert {row.personal for rows in found.values() for row in rows} == {None}
+
+
 async def test_an_instant_resolves_to_one_position_and_is_provisional_until_something_later_is_recorded(
     alpha: Workspace,
 ) -> None:

@@ -198,6 +198,7 @@ ASKS: Final[dict[str, tuple[Callable[[Process], Awaitable[object]], set[str]]]] 
         lambda p: p.workspace.log.parts_of([(id_of(11), 2, 10**9), (id_of(12), 0, 40)], most=5),
         {STREAM_VERSION},
     ),
+    "whole streams": (lambda p: p.workspace.log.whole([id_of(11), id_of(12)]), {STREAM_VERSION}),
     "streams between": (lambda p: p.workspace.log.streams_between(40, 60, ["thing.happened"]), {"events_pkey"}),
     **{f"load {view.name}": (load(view), {f"{view.label}_pkey"}) for view in VIEWS},
     **{f"save {view.name}": (save(view), {f"{view.label}_pkey"}) for view in VIEWS},
