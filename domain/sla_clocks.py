@@ -14,6 +14,7 @@ from domain.priority import Priority
 from domain.sla_counting import counted, deadline
 from domain.sla_policy import Attributes, Match, Unit
 from domain.sla_terms import Metric
+from domain.spans import instant, microseconds
 from domain.ticket_events import TicketType
 from domain.ticket_timeline import (
     CUSTOMER_MESSAGE,
@@ -23,8 +24,6 @@ from domain.ticket_timeline import (
     STATUS,
     TEAM,
     TERMS,
-    instant,
-    microseconds,
     sla_terms,
 )
 
@@ -32,9 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from domain import ticket_timeline
-    from domain.sla_counting import Calendars, Levels, Span
+    from domain.sla_counting import Calendars, Levels
     from domain.sla_policy import PolicyTerms, Target
     from domain.sla_terms import SlaTerms
+    from domain.spans import Span
     from domain.ticket_timeline import Timeline
 
 FINISHED: Final = frozenset({"solved", "closed"})

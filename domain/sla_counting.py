@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from domain.sla_policy import Unit
-from domain.ticket_timeline import instant, microseconds
+from domain.spans import instant, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from domain.sla_policy import PolicyTerms, Target
     from domain.sla_terms import SlaTerms
+    from domain.spans import Span
 
 SECOND: Final = 1_000_000
 DAY: Final = 86_400 * SECOND
@@ -34,7 +35,6 @@ class Levels(Protocol):
     def hours(self, terms: SlaTerms | None, /) -> Hours | None: ...  # noqa: D102
 
 
-Span = tuple[int, int]
 Calendars = tuple[tuple[int, "SlaTerms | None"], ...]
 """The terms whose calendar counts, each from an instant on."""
 

@@ -88,7 +88,6 @@ COMMANDS: tuple[str, ...] = (
     "change-subject",
     "change-type",
     "change-requester",
-    "set-due-date",
     "add-cc",
     "remove-cc",
     "link",

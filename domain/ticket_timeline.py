@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
@@ -14,13 +13,12 @@ from msgspec.structs import replace
 from domain import ticket_events as happened
 from domain.event import Channel
 from domain.sla_terms import SlaTerms
+from domain.spans import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from domain.sla_policy import Step
-
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 STATUS: Final = "s"
 CUSTOMER_MESSAGE: Final = "m"
@@ -122,17 +120,6 @@ def decode(text: str) -> Timeline:
     return _decoder.decode(text)
 
 
-def microseconds(at: datetime) -> int:
-    """Count from 1970; exact, as a float would not be."""
-    since = at - EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def instant(us: int) -> datetime:
-    """Give the instant that `microseconds` counted."""
-    return EPOCH + timedelta(microseconds=us)
-
-
 @lru_cache(maxsize=4096)
 def sla_terms(terms: Terms | None) -> SlaTerms | None:
     """Give terms as events name them."""
@@ -165,6 +152,8 @@ def after(timeline: Timeline | None, event: happened.TicketEvent) -> Timeline:
             )
             raise ValueError(message)
         return _opened(values)
+    if topic == "ticket.sla_announcements_asked":
+        return replace(timeline, announces_from=timeline.opened - 1)
     if timeline.announces_from is None and values["by"].channel not in _NOBODY:
         timeline = replace(timeline, announces_from=microseconds(values["timestamp"]))
     announced = _ANNOUNCED.get(topic)
@@ -312,5 +301,6 @@ TOPICS: Final = frozenset({happened.Opened.TOPIC, *_TOLD, *_ANNOUNCED}) | {
     "ticket.reopened",
     "ticket.closed",
     "ticket.source_status_recorded",
+    "ticket.sla_announcements_asked",
 }
 """The events that a timeline is made of; any other only ends the silence about an imported ticket."""

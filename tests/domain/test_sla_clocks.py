@@ -11,7 +11,7 @@ from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK
 from domain.sla_clocks import ClockState, falls_due, percent, remaining, used
 from domain.sla_terms import Metric
-from domain.ticket_timeline import instant
+from domain.spans import instant
 from tests.domain.scenario import NOON
 from tests.domain.sla_story import BY_AGENT, BY_IMPORT, Story, in_minutes, minutes
 
