@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from domain.ticket_timeline import Timeline
 
 FINISHED: Final = frozenset({"solved", "closed"})
+CLOSED: Final = frozenset({"closed"})
 
 
 class ClockState(StrEnum):
@@ -66,7 +67,10 @@ class Trigger(StrEnum):
 
 
 class WhenSolved(StrEnum):
-    """What becomes of a clock while its ticket is solved or closed. Reopened, it runs on where it was."""
+    """What becomes of a clock while its ticket is solved or closed, or closed only where a policy says so of the metric.
+
+    Reopened, it runs on where it was.
+    """
 
     STANDS_STILL = "stands_still"
     """It is still owed."""
@@ -204,6 +208,7 @@ class _Promises:
         self.policy = policy
         self.metrics = frozenset(target.metric for target in policy.targets)
         self.still_in = {metric: frozenset(map(str, policy.paused_in(metric))) for metric in Metric}
+        self.settled_in = {metric: CLOSED if metric in policy.until_closed else FINISHED for metric in Metric}
         looked_at = {
             place
             for target in policy.targets
@@ -256,7 +261,6 @@ class _Course:
     def __init__(self, timeline: Timeline, levels: Levels, promises: _Promises) -> None:
         self.levels = levels
         self.status = timeline.status
-        self.finished = timeline.status in FINISHED
         self.attributes = timeline.attributes
         self.terms = timeline.terms
         self.promises = promises
@@ -306,36 +310,43 @@ class _Course:
         serial = self.serials[metric] = self.serials.get(metric, 0) + 1
         team = self.attributes[4] if metric is Metric.OWNERSHIP else None
         run = self.live[metric] = _Run(metric, serial, team, at, self.set_by_hand.pop(metric, None))
-        if self.finished:
+        if self.status in self.promises.settled_in[metric]:
             self._stop(run, rule, at)
         elif run.manual is None and self.status in self.promises.still_in[metric]:
             run.paused = at
 
     def _stop(self, run: _Run, rule: Rule, at: int) -> None:
-        """Do what becomes of a clock when its ticket is solved."""
+        """Do what becomes of a clock when its ticket is solved; one that has ended stays as it was then."""
         if rule.when_solved is WhenSolved.STANDS_STILL:
             if run.paused is None:
                 run.paused = at
-        else:
+        elif run.ended is None:
             run.end(at, self.circumstances(), fulfilled=rule.when_solved is WhenSolved.FULFILLED)
 
     def take_status(self, status: str, at: int) -> None:
+        was_finished = self.status in FINISHED
         self.status = status
-        was, self.finished = self.finished, status in FINISHED
-        for metric, run in self.live.items():
-            if self.finished and not was:
-                self._stop(run, RULES[metric], at)
-            elif was and not self.finished:
-                run.reopen(at)
-                if metric in self.set_by_hand:
-                    run.manual = self.set_by_hand.pop(metric)
+        if was_finished:
+            for metric, run in self.live.items():
+                if status not in self.promises.settled_in[metric]:
+                    run.reopen(at)
+                    if metric in self.set_by_hand:
+                        run.manual = self.set_by_hand.pop(metric)
+        self._settle(at)
         self.stand_still_where_due(at)
+
+    def _settle(self, at: int) -> None:
+        """Stop the clocks of what is settled in the status."""
+        if self.status in FINISHED:
+            for metric, run in self.live.items():
+                if self.status in self.promises.settled_in[metric]:
+                    self._stop(run, RULES[metric], at)
 
     def stand_still_where_due(self, at: int) -> None:
         """Let clocks stand still, and run on, as the status and the policy have it."""
-        if self.finished:
-            return
         for metric, run in self.live.items():
+            if self.status in self.promises.settled_in[metric]:
+                continue
             # A date set by hand is a date: no wait moves it.
             if run.manual is None and self.status in self.promises.still_in[metric]:
                 if run.paused is None:
@@ -353,6 +364,7 @@ class _Course:
             self.calendars = (*self.calendars[:-1], (self.calendars[-1][0], named))
         else:
             self.calendars = (*self.calendars, (at, named))
+        self._settle(at)
         self.stand_still_where_due(at)
 
     def set_due_date(self, metric: Metric, due: int | None, at: int) -> None:

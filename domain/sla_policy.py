@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Final, Literal, NamedTuple
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from domain.customer_events import Tier
 from domain.event import Channel
@@ -17,6 +17,20 @@ from domain.ticket_events import TicketType
 
 LONGEST_SECONDS: Final = 10 * 366 * 86_400
 LONGEST_DAYS: Final = 3_660
+
+
+SETTLED_METRICS: Final = (Metric.REQUESTER_WAIT, Metric.AGENT_WORK, Metric.TOTAL_RESOLUTION, Metric.OWNERSHIP)
+"""What a solved ticket has fulfilled, and where a policy says so only a closed one."""
+
+
+def _settled(metric: Metric) -> Metric:
+    if metric not in SETTLED_METRICS:
+        message = f"{metric} is not fulfilled by solving a ticket, so it cannot wait until one is closed"
+        raise ValueError(message)
+    return metric
+
+
+SettledMetric = Annotated[Metric, AfterValidator(_settled)]
 
 
 class Unit(StrEnum):
@@ -108,7 +122,8 @@ class PolicyTerms(BaseModel):
 
     A ticket goes by the first policy, by `order` and then by name, of which `match` holds; each metric by the first of
     `targets` that matches. `pauses` says in which statuses a metric stands still, where it is not as in DEFAULT_PAUSES.
-    No calendar: always open.
+    A metric `until_closed` is owed until the ticket is closed, and runs on while it is held for solved. No calendar:
+    always open.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,6 +133,7 @@ class PolicyTerms(BaseModel):
     calendar: str | None = None
     targets: tuple[Target, ...]
     pauses: dict[Metric, tuple[Status, ...]] = Field(default_factory=dict)
+    until_closed: tuple[SettledMetric, ...] = ()
 
     def target(self, metric: Metric, ticket: Attributes) -> Target | None:
         """Give what is promised of a metric on a ticket; None: nothing."""

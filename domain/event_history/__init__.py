@@ -173,6 +173,7 @@ _WITH_RULES: Final[dict[Any, Any]] = {
             {"metric": "total_resolution", "amount": 2, "unit": "business_days", "end_of_day": True},
         ],
         "pauses": {"first_reply": ["pending"]},
+        "until_closed": ["total_resolution"],
     },
 }
 """Examples of values that have rules of their own."""
