@@ -12,8 +12,9 @@ from domain.service_levels import EMPTY_BOOK
 from domain.sla_clocks import ClockState, used
 from domain.sla_policy import PolicyTerms, Unit
 from domain.sla_terms import Metric, SlaTerms
+from domain.spans import microseconds
 from domain.status import Status
-from domain.ticket_timeline import STATUS, TERMS, Timeline, microseconds
+from domain.ticket_timeline import STATUS, TERMS, Timeline
 from tests.domain.sla_story import Story, a_book, in_minutes, minutes, promise
 
 pytestmark = pytest.mark.pure
