@@ -23,6 +23,7 @@ from commands.request import (
 )
 from domain.customer import ContactKnown
 from domain.event import Act, Aggregate, Event, Provenance, Rejected, Role
+from domain.service_levels import SERVICE_LEVELS_ID
 from domain.ticket import Ticket
 from storage.append import Appended, Claim, Claimed, Conflict, EarlierEpoch, Submission
 from storage.codec import encode
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from commands.desk import Ahead, Desk, Kind
     from commands.request import Caller, Request
+    from domain.service_levels import Book
 
 ATTEMPTS: Final = 5  # of one command against others that were first, before these are kept waiting
 
@@ -126,6 +128,12 @@ class Decision:
     async def optional(self, cls: type[A], stream: UUID | None, name: str) -> A | None:
         """Load something that the command may name. Raises UnknownReference."""
         return None if stream is None else await self.reference(cls, stream, name)
+
+    async def book(self) -> Book:
+        """Give the calendars and policies; the command is only recorded if nothing else was adopted by then."""
+        book = await self.desk.book()
+        self.guards[SERVICE_LEVELS_ID] = book.version
+        return book
 
     def add(self, aggregate: Aggregate) -> None:
         """Take a new aggregate into the command; its stream must not exist."""

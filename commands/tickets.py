@@ -16,6 +16,7 @@ from domain.contact import EmailAddress
 from domain.customer import Customer
 from domain.event import Channel, Role
 from domain.priority import Grade, Priority
+from domain.sla_terms import Metric
 from domain.team import Team
 from domain.text import Label, Subject, Tag, Text, printable_line
 from domain.ticket import MOST_CUSTOM_FIELDS, MOST_TAGS, Ticket
@@ -25,6 +26,8 @@ from storage import attachments as stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from domain.customer_events import Tier
 
 ForeignId = Annotated[
     str,
@@ -190,6 +193,14 @@ class ChangeType(TicketCommand):
     type: TicketType
 
 
+class SetDueDate(TicketCommand):
+    """Say when a metric is due, whatever its policy says; null lets the policy say again."""
+
+    metric: Metric
+    due_at: AwareDatetime | None
+    reason: Text
+
+
 class ChangeRequester(TicketCommand):
     """Make it another customer's ticket."""
 
@@ -251,6 +262,8 @@ async def open_ticket(decision: Decision, ticket_id: UUID, command: OpenTicket) 
         custom_fields=command.custom_fields,
         attachments=await _files(decision, command.attachments),
         foreign_id=command.foreign_id,
+        tier=requester.tier,
+        book=await decision.book(),
         act=decision.act,
     )
 
@@ -260,6 +273,7 @@ async def assign(decision: Decision, ticket: Ticket, command: AssignTicket) -> N
     agent = await decision.optional(Agent, command.agent_id, "agent_id")
     team = await decision.optional(Team, command.team_id, "team_id")
     ticket.assign(agent=agent, team=team, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "unassign")
@@ -270,12 +284,14 @@ async def unassign(decision: Decision, ticket: Ticket, command: UnassignTicket) 
 @command("ticket", "transfer")
 async def transfer(decision: Decision, ticket: Ticket, command: TransferTicket) -> None:  # noqa: D103
     ticket.transfer(team=await decision.reference(Team, command.team_id, "team_id"), act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "escalate")
 async def escalate(decision: Decision, ticket: Ticket, command: EscalateTicket) -> None:  # noqa: D103
     team = await decision.reference(Team, command.team_id, "team_id")
     ticket.escalate(level=command.level, team=team, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "de-escalate")
@@ -322,6 +338,8 @@ async def record_customer_message(  # noqa: D103
             attachments=files,
             opened_by_agent=False,
             follow_up_of=ticket.id,
+            tier=await _tier(decision, author_id or ticket.requester_id),
+            book=await decision.book(),
             act=decision.act,
         )
         ticket.link(other_ticket_id=follow_up.id, kind=LinkKind.FOLLOW_UP, act=decision.act)
@@ -333,11 +351,13 @@ async def record_customer_message(  # noqa: D103
 @command("ticket", "change-priority")
 async def change_priority(decision: Decision, ticket: Ticket, command: ChangePriority) -> None:  # noqa: D103
     ticket.change_priority(priority=command.priority, impact=command.impact, urgency=command.urgency, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "categorise")
 async def categorise(decision: Decision, ticket: Ticket, command: CategoriseTicket) -> None:  # noqa: D103
     ticket.categorise(category=command.category, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "set-pending")
@@ -373,11 +393,13 @@ async def close(decision: Decision, ticket: Ticket, command: CloseTicket) -> Non
 @command("ticket", "tag")
 async def tag(decision: Decision, ticket: Ticket, command: TagTicket) -> None:  # noqa: D103
     ticket.tag(tags=command.tags, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "untag")
 async def untag(decision: Decision, ticket: Ticket, command: UntagTicket) -> None:  # noqa: D103
     ticket.untag(tags=command.tags, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "set-custom-field")
@@ -393,12 +415,19 @@ async def change_subject(decision: Decision, ticket: Ticket, command: ChangeSubj
 @command("ticket", "change-type")
 async def change_type(decision: Decision, ticket: Ticket, command: ChangeType) -> None:  # noqa: D103
     ticket.change_type(type=command.type, act=decision.act)
+    await _choose_terms(decision, ticket)
 
 
 @command("ticket", "change-requester")
 async def change_requester(decision: Decision, ticket: Ticket, command: ChangeRequester) -> None:  # noqa: D103
     customer = await decision.reference(Customer, command.requester_id, "requester_id")
     ticket.change_requester(requester_id=customer.id, act=decision.act)
+    await _choose_terms(decision, ticket, customer.tier)
+
+
+@command("ticket", "set-due-date")
+async def set_due_date(decision: Decision, ticket: Ticket, command: SetDueDate) -> None:  # noqa: D103
+    ticket.set_due_date(metric=command.metric, due_at=command.due_at, act=decision.act)
 
 
 @command("ticket", "add-cc")
@@ -428,6 +457,24 @@ async def correct(decision: Decision, ticket: Ticket, command: CorrectEvent) -> 
         value=command.value,
         act=decision.act,
     )
+
+
+async def _choose_terms(decision: Decision, ticket: Ticket, tier: Tier | None = None) -> None:
+    """Let the ticket go by other terms where what this command changed makes other ones hold."""
+    if not ticket.matched_anew():
+        return
+    book = await decision.book()
+    if ticket.tier is None and tier is None and book.asks_for_tiers:
+        tier = await _tier(decision, ticket.requester_id)  # as tickets have it since there are policies
+    ticket.choose_terms(book=book, tier=tier, act=decision.act)
+
+
+async def _tier(decision: Decision, customer_id: UUID) -> Tier | None:
+    """Give a customer's tier, None where the desk has no such customer."""
+    try:
+        return (await decision.load(Customer, customer_id)).tier
+    except NotFound:
+        return None
 
 
 async def _files(decision: Decision, ids: Sequence[UUID]) -> list[NamedAttachment]:

@@ -131,6 +131,15 @@ class Change(NamedTuple):
     personal: bool = False
 
 
+Lift = Callable[[dict[str, Any]], dict[str, Any]]
+"""Lifts a stored event of one shape to the next."""
+
+
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """Lift an older shape that lacks nothing but fields with a default."""
+    return values
+
+
 class UnknownShape(Exception):
     """An event was stored in a shape newer than this program knows."""
 
@@ -139,7 +148,8 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
     """An immutable fact about one aggregate. `timestamp` is when it occurred (aware, UTC).
 
     A subclass names its stored shape with `TOPIC`, which never changes, and counts its shapes with
-    `class_version`; older shapes are lifted by static methods `upcast_v1_v2(state)`, `upcast_v2_v3(state)` …
+    `class_version`; older shapes are lifted by static methods `upcast_v1_v2(state)`, `upcast_v2_v3(state)` …, which are
+    `with_defaults` where a shape only gained fields that have a default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -162,8 +172,10 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
     """What the stored state leaves out: the columns of the log and the personal values."""
     _ABSENT: ClassVar[dict[str, None]]
     """Every field that may be None: the stored state leaves a None out."""
-    _UPCASTERS: ClassVar[tuple[Callable[[dict[str, Any]], dict[str, Any]], ...]]
+    _UPCASTERS: ClassVar[tuple[Lift, ...]]
     """How to lift version 1 to 2, 2 to 3 …; as many as `class_version` minus one."""
+    ONLY_GAINED_FIELDS: ClassVar[bool] = True
+    """Whether every older shape can be read as the present one, defaults standing for what it lacks."""
     _CHANGED: ClassVar[tuple[tuple[str, str | None, bool], ...]]
     """The fields that `changes` lists, each with the one that holds its old value and whether it is personal."""
 
@@ -189,6 +201,7 @@ class Event(BaseModel, CanMutateAggregate[UUID]):
         cls._UPCASTERS = tuple(
             getattr(cls, f"upcast_v{number}_v{number + 1}") for number in range(1, cls.class_version)
         )
+        cls.ONLY_GAINED_FIELDS = all(lift is with_defaults for lift in cls._UPCASTERS)
         cls._CHANGED = tuple(
             (name, f"previous_{name}" if f"previous_{name}" in cls.model_fields else None, name in cls.PERSONAL)
             for name in cls.model_fields

@@ -88,6 +88,7 @@ COMMANDS: tuple[str, ...] = (
     "change-subject",
     "change-type",
     "change-requester",
+    "set-due-date",
     "add-cc",
     "remove-cc",
     "link",

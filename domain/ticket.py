@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from domain import ticket_events as events
 from domain import ticket_refusals as refusals
 from domain.attachment import NamedAttachment, event_fields
-from domain.event import Act, Aggregate, Channel, Role, known
+from domain.event import Act, Channel, Role, known
 from domain.priority import Grade, Priority, determine
-from domain.status import MOVES, STILL_WITH_A_CLOSED_TICKET, TARGETS, Status, allowed_commands
+from domain.service_levels import EMPTY_BOOK, Attributes, Book
+from domain.status import MOVES, TARGETS, Status, allowed_commands
 from domain.ticket_breach_events import SlaAnnouncementsAsked
 from domain.ticket_events import LinkKind, TicketEvent, TicketType
+from domain.ticket_promises import PromisedTicket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from domain.agent import Agent
+    from domain.customer_events import Tier
     from domain.sla_announcements import Announcement
     from domain.team import Team
 
@@ -30,7 +33,7 @@ MOST_CCS = 100
 AGENT_ROLES = frozenset({Role.AGENT, Role.TEAM_LEAD, Role.SUPERVISOR, Role.ADMINISTRATOR})
 
 
-class Ticket(Aggregate):
+class Ticket(PromisedTicket):
     """One request to the desk, from opening to closing. Its texts are in its events only; it counts them.
 
     A closed ticket takes nothing but notes, links and corrections. An import is exempt from that and records
@@ -42,6 +45,7 @@ class Ticket(Aggregate):
 
     def __init__(self) -> None:
         """Start from nothing known; the opening event fills in what has no value here."""
+        super().__init__()
         self.requester_id: UUID
         self.subject: str = ""
         self.channel: Channel
@@ -95,18 +99,22 @@ class Ticket(Aggregate):
         foreign_id: str | None = None,
         opened_by_agent: bool | None = None,
         follow_up_of: UUID | None = None,
+        tier: Tier | None = None,
+        book: Book = EMPTY_BOOK,
         act: Act,
     ) -> Self:
         """Open a ticket for a customer. Without a priority, impact and urgency give one; without either it is normal.
 
-        `opened_by_agent` follows from the actor's role unless it is given. Raises PriorityUndetermined where one of
-        impact and urgency is missing, AttachmentTooLarge and TooMany.
+        `opened_by_agent` follows from the actor's role unless it is given. `tier` is the customer's, and `book` has the
+        policies that the ticket may go by. Raises PriorityUndetermined where one of impact and urgency is missing,
+        AttachmentTooLarge and TooMany.
         """
         tags = tuple(sorted(set(tags)))
         refusals.require_at_most(MOST_TAGS, tags, "tags")
         refusals.require_at_most(MOST_CUSTOM_FIELDS, custom_fields or {}, "custom fields")
         if priority is None and impact is None and urgency is None:
             priority = Priority.NORMAL
+        priority = determine(priority, impact, urgency)
         return cls.start(
             events.Opened,
             aggregate_id=ticket_id,
@@ -116,7 +124,7 @@ class Ticket(Aggregate):
             body=body,
             channel=channel,
             type=type,
-            priority=determine(priority, impact, urgency),
+            priority=priority,
             impact=impact,
             urgency=urgency,
             category=category,
@@ -127,6 +135,8 @@ class Ticket(Aggregate):
             opened_by_agent=act.by.role in AGENT_ROLES if opened_by_agent is None else opened_by_agent,
             follow_up_of=follow_up_of,
             status=Status.NEW,
+            tier=tier,
+            terms=book.choose(Attributes(priority, tier, type, channel, None, category, tags)),
         )
 
     def assign(self, *, agent: Agent | None = None, team: Team | None = None, act: Act) -> None:
@@ -473,11 +483,6 @@ class Ticket(Aggregate):
             self.resolution_code = None
         self.closed_at = at if status is Status.CLOSED else None
 
-    def _admit(self, command: str, act: Act) -> None:
-        closed = self.status is Status.CLOSED and command not in STILL_WITH_A_CLOSED_TICKET
-        if closed and act.by.channel is not Channel.IMPORT:
-            raise refusals.TicketClosed(self.id, command)
-
     def _require_move(self, command: str, act: Act) -> None:
         self._admit(command, act)
         if command not in MOVES[self.status]:
@@ -493,6 +498,3 @@ class Ticket(Aggregate):
 
     def _record_move(self, event_class: type[TicketEvent], command: str, act: Act, **fields: Any) -> None:
         self._record(event_class, act, status=TARGETS[command], previous_status=self.status, **fields)
-
-    def _record(self, event_class: type[TicketEvent], act: Act, **fields: Any) -> None:
-        self.record(event_class, act, requester_id=self.requester_id, **fields)

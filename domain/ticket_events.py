@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import AwareDatetime
 
 from domain.attachment import Attachment
-from domain.event import Change, Channel, Created, Event, Personal, Sealed
+from domain.customer_events import Tier
+from domain.event import Change, Channel, Created, Event, Lift, Personal, Sealed, with_defaults
 from domain.priority import Grade, Priority
+from domain.sla_terms import SlaTerms
 from domain.status import Status
 
 if TYPE_CHECKING:
@@ -52,9 +54,14 @@ class TicketEvent(Event):
 
 
 class Opened(TicketEvent, Created):
-    """A ticket came to be. `channel` is how the contact came in; `follow_up_of` a closed ticket that this continues."""
+    """A ticket came to be. `channel` is how the contact came in; `follow_up_of` a closed ticket that this continues.
+
+    `tier` is the requester's then, `terms` what the ticket goes by: without them, that of a desk without policies.
+    """
 
     TOPIC: ClassVar[str] = "ticket.opened"
+    class_version: ClassVar[int] = 2
+    upcast_v1_v2: ClassVar[Lift] = staticmethod(with_defaults)
     CIRCUMSTANCES: ClassVar[frozenset[str]] = Event.CIRCUMSTANCES | {"opened_by_agent"}
 
     subject: PersonalText
@@ -74,6 +81,8 @@ class Opened(TicketEvent, Created):
     follow_up_of: UUID | None
     status: Status
     previous_status: Status | None = None
+    tier: Tier | None = None
+    terms: SlaTerms | None = None
 
     def apply(self, ticket: Ticket) -> None:
         """Take the first values."""
@@ -92,6 +101,8 @@ class Opened(TicketEvent, Created):
         ticket.status = self.status
         ticket.opened_at = self.timestamp
         ticket.opened_by_agent = self.opened_by_agent
+        ticket.tier = self.tier
+        ticket.terms = self.terms
 
 
 class Assigned(TicketEvent):

@@ -103,6 +103,19 @@ class WakeUpNotLater(Rejected):
         super().__init__(f"a wake-up at {wake_at} is not after {now}", wake_at=wake_at, now=now)
 
 
+class DueBeforeOpening(Rejected):
+    """What is due was not due before it was asked for."""
+
+    problem = "due-before-opening"
+
+    def __init__(self, due_at: str, opened_at: str) -> None:
+        super().__init__(
+            f"the ticket was opened at {opened_at}, and a due date at {due_at} is not after that",
+            due_at=due_at,
+            opened_at=opened_at,
+        )
+
+
 class LinkedToItself(Rejected):
     """A ticket is linked to other tickets only."""
 

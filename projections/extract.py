@@ -6,7 +6,20 @@ from datetime import datetime
 from enum import Enum
 from functools import partial
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NotRequired, TypedDict, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    TypedDict,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 from uuid import UUID
 
 from msgspec import DecodeError, Meta
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
     from projections.view import View
     from storage.log_reader import RawRow
 
+_SHAPE: Final = "class_version"
 _PLAIN: Final = (str, int, bool, UUID, NoneType)
 _recorded: Final[Callable[[tuple[Any, int, datetime]], Recorded]] = partial(tuple.__new__, Recorded)
 _put: Final = object.__setattr__
@@ -41,7 +55,7 @@ class _Shape(NamedTuple):
     absent: dict[str, Any]
     """What fields are that the stored state leaves out."""
     models: tuple[tuple[str, type[BaseModel], dict[str, Any]], ...]
-    """Fields that are models, with what their own fields are when left out."""
+    """Fields that are models, or None, with what their own fields are when left out."""
     personal: frozenset[str]
 
 
@@ -49,7 +63,8 @@ class Extract:
     """Decodes events for views that are folded together.
 
     What it gives are events of their own classes with the fields that one of the views reads and no others; personal
-    values are sealed. A type that has had other shapes is decoded in full, and so is an event that is not as expected.
+    values are sealed. A type whose shapes differ by more than fields gained is decoded in full, and so is an event that
+    is not as expected, or of a shape that is not known here.
     Events at positions `skipped` are passed over, whatever they are (`bookkeeping.skipped`).
     """
 
@@ -89,8 +104,8 @@ class Extract:
                 continue
             if len(values) != fields:
                 values = absent | values
-            for name, model, left_out in models:
-                values[name] = _modelled(model, left_out | values[name])
+            if models:
+                _model_fields(values, models)
             if personal:
                 has = values.pop("commitments")
                 values.update(dict.fromkeys(personal), **sealed(StoredRow._make(row), personal & has.keys()))
@@ -107,7 +122,7 @@ class Extract:
         """Give the fields of a type that its views read; None for all of them."""
         reads: frozenset[str] = frozenset()
         for view in self._wanting(cls.TOPIC):
-            if view.reads is None or cls.class_version != 1:
+            if view.reads is None or not cls.ONLY_GAINED_FIELDS:
                 return None
             reads |= view.reads
         return reads
@@ -130,6 +145,11 @@ class Extract:
         optional = {name for name, (field, _) in fields.items() if not field.is_required() or name in cls._ABSENT}
         try:
             kinds = _kinds({name: field for name, (field, _) in fields.items()}, optional)
+            models = tuple(
+                (name, model, _defaults(model))
+                for name, (field, _) in fields.items()
+                if (model := _model(field.annotation)) is not None
+            )
         except TypeError:
             return whole
         absent = {name: value for name, (_, value) in fields.items() if name in optional}
@@ -138,14 +158,10 @@ class Extract:
             absent["commitments"] = {}
         return _Shape(
             cls,
-            Decoder(TypedDict(cls.__name__, kinds)).decode,  # type: ignore[operator]
+            _reader(cls, kinds),
             len(kinds),
             absent,
-            tuple(
-                (name, field.annotation, _defaults(field.annotation))
-                for name, (field, _) in fields.items()
-                if _is_model(field.annotation)
-            ),
+            models,
             personal,
         )
 
@@ -153,6 +169,21 @@ class Extract:
 def _whole(state: bytes) -> dict[str, Any]:
     """Stand for decoding in full; never called."""
     raise NotImplementedError(state)
+
+
+def _reader(cls: type[Event], kinds: dict[str, Any]) -> Callable[[bytes], dict[str, Any]]:
+    """Give what reads fields of these types, and fails on a shape that is newer than what is known here."""
+    shapes: Any = NotRequired[cast("Any", Literal)[tuple(range(1, cls.class_version + 1))]]
+    read: Callable[[bytes], dict[str, Any]] = Decoder(TypedDict(cls.__name__, kinds | {_SHAPE: shapes})).decode  # type: ignore[operator]
+    if cls.class_version == 1:
+        return read
+
+    def read_counted(state: bytes) -> dict[str, Any]:
+        values = read(state)
+        values.pop(_SHAPE, None)
+        return values
+
+    return read_counted
 
 
 def _kinds(fields: dict[str, FieldInfo], optional: Iterable[str]) -> dict[str, Any]:
@@ -185,8 +216,27 @@ def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """Give the model that a field is, or is unless it is None. Raises TypeError where it may be another as well."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation if _is_model(annotation) else None
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    if not any(map(_is_model, kinds)):
+        return None
+    if len(kinds) > 1:
+        raise TypeError(annotation)
+    model: type[BaseModel] = kinds[0]
+    return model
+
+
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
     return {name: field.default for name, field in model.model_fields.items() if not field.is_required()}
+
+
+def _model_fields(values: dict[str, Any], models: tuple[tuple[str, type[BaseModel], dict[str, Any]], ...]) -> None:
+    for name, model, left_out in models:
+        if values[name] is not None:
+            values[name] = _modelled(model, left_out | values[name])
 
 
 def _modelled(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:

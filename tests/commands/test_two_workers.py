@@ -137,6 +137,11 @@ NO_LONGER: dict[str, tuple[list[Say], Say, list[Say]]] = {
 BY_NOW_CLOSED: dict[str, tuple[list[Say], Say, list[Say]]] = {
     "nobody-named": ([], say("ticket", "assign"), [SOLVED, CLOSED]),
     "wake-up-not-later": ([], say("ticket", "set-pending", wake_at=datetime(2020, 1, 1, tzinfo=UTC)), [SOLVED, CLOSED]),
+    "due-before-opening": (
+        [],
+        say("ticket", "set-due-date", metric="first_reply", due_at=datetime(2020, 1, 1, tzinfo=UTC), reason="so"),
+        [SOLVED, CLOSED],
+    ),
     "move-not-allowed": ([SOLVED], say("ticket", "set-pending"), [CLOSED]),
     "priority-undetermined": ([], say("ticket", "change-priority", impact="high"), [SOLVED, CLOSED]),
 }
@@ -149,6 +154,8 @@ SAID_BY_THE_COMMAND_ALONE = {
     "linked-to-itself": "so whatever the ticket is",
     "correction-without-field": "so whatever the ticket is",
     "not-from-a-source": "no command of the desk says it",
+    "unknown-calendar": "no command of the desk says it",
+    "unknown-policy": "no command of the desk says it",
     "attachment-too-large": "an upload's size never changes",
     "already-exists": "nothing that exists ever ceases to; that it is found out in time is tested below",
 }
@@ -243,6 +250,11 @@ REPEATED: dict[tuple[str, str], tuple[list[Say], Say, list[Say]]] = {
         [],
         say("ticket", "change-requester", requester_id="carol"),
         [say("ticket", "change-requester", requester_id="ann")],
+    ),
+    ("ticket", "set-due-date"): (
+        [],
+        say("ticket", "set-due-date", metric="first_reply", due_at=SOON, reason="agreed"),
+        [say("ticket", "set-due-date", metric="first_reply", due_at=None, reason="not agreed")],
     ),
     ("ticket", "add-cc"): (
         [], say("ticket", "add-cc", customer_id="carol"), [say("ticket", "remove-cc", customer_id="carol")],

@@ -141,7 +141,8 @@ def test_recording_writes_what_is_missing_and_refuses_what_has_changed(
     monkeypatch.setattr("domain.event_history.__main__.load", lambda: load(tmp_path))
     monkeypatch.setattr("domain.event_history.__main__.FOLDER", tmp_path)
     assert main() == 0
-    assert load(tmp_path) == load(event_history.FOLDER)
+    present = {file_name(cls.TOPIC, cls.class_version) for cls in stored_events()}
+    assert load(tmp_path) == {name: golden for name, golden in load(event_history.FOLDER).items() if name in present}
     capsys.readouterr()
     assert main() == 0
     assert capsys.readouterr().out == "", "a second time there is nothing to record"

@@ -11,6 +11,7 @@ import pytest
 from domain import ticket_events as events
 from domain.event import Channel, Rejected
 from domain.priority import Priority
+from domain.sla_terms import Metric
 from domain.status import COMMANDS, MOVES, STILL_WITH_A_CLOSED_TICKET, Status, allowed_commands
 from domain.ticket_refusals import MoveNotAllowed, TicketClosed
 from tests.domain.scenario import (
@@ -62,6 +63,7 @@ set-custom-field         new      open     pending  on_hold  solved   closed!
 change-subject           new      open     pending  on_hold  solved   closed!
 change-type              new      open     pending  on_hold  solved   closed!
 change-requester         new      open     pending  on_hold  solved   closed!
+set-due-date             new      open     pending  on_hold  solved   closed!
 add-cc                   new      open     pending  on_hold  solved   closed!
 remove-cc                -        -        -        -        -        closed!
 link                     new      open     pending  on_hold  solved   closed
@@ -93,6 +95,7 @@ DO: dict[str, Callable[[Ticket, Act], None]] = {
     "change-subject": lambda t, act: t.change_subject(subject="Office on fire", act=act),
     "change-type": lambda t, act: t.change_type(type=events.TicketType.INCIDENT, act=act),
     "change-requester": lambda t, act: t.change_requester(requester_id=DAVE, act=act),
+    "set-due-date": lambda t, act: t.set_due_date(metric=Metric.FIRST_REPLY, due_at=later(hours=2).at, act=act),
     "add-cc": lambda t, act: t.add_cc(customer_id=DAVE, act=act),
     "remove-cc": lambda t, act: t.remove_cc(customer_id=DAVE, act=act),
     "link": lambda t, act: t.link(other_ticket_id=OTHER_TICKET, kind=events.LinkKind.RELATED, act=act),

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
+from pydantic_core import to_json
 
 from domain.event import Event
+from domain.event_history import load
 from projections import extract
 from projections.extract import Extract
 from projections.page import Page
 from projections.registry import BY_NAME, VIEWS
 from projections.view import events_of
 from storage.append import NewEvent, Submission
-from storage.codec import UnknownTopic, UnreadableEvent, decode
+from storage.codec import NewerShape, UnknownTopic, UnreadableEvent, decode
 from storage.log_reader import StoredRow
 from tests.projections.desk_days import DeskDays, record
 
@@ -71,6 +73,26 @@ async def test_what_cannot_be_read_says_so_as_decoding_does(alpha: Workspace) ->
                     decode(rows[0])
                 assert str(extracted.value) == str(decoded.value)
     assert isinstance(decoded.value, UnknownTopic)
+
+
+def test_an_event_is_read_alike_in_every_shape_that_only_lacks_fields_and_not_in_a_newer_one() -> None:
+    queue = BY_NAME["ticket_queue"]
+    reading = replace(queue, reads=(queue.reads or frozenset()) | {"tier", "terms"})
+    now = datetime.now(UTC)
+    states = [load()[f"ticket.opened.v{number}.json"]["example_state"] for number in (1, 2)]
+    texts = {"commitments": {"subject": "salted", "body": "salted"}}
+    rows = [StoredRow(1, UUID(int=1), 1, "ticket.opened", to_json(state | texts), None, now) for state in states]
+    for row, (event, *_) in zip(rows, Extract(reading).recorded(rows), strict=True):
+        whole = decode(row).event
+        assert (event.tier, event.terms, event.priority) == (whole.tier, whole.terms, whole.priority)
+        assert "class_version" not in event.__dict__
+    for number in (3, 0, 2**40):
+        newer = rows[1]._replace(state=to_json(states[1] | texts | {"class_version": number}))
+        with pytest.raises(NewerShape):
+            list(Extract(reading).recorded([newer]))
+    noted = StoredRow(1, UUID(int=1), 1, "ticket.closed", b'{"class_version":2}', None, now)
+    with pytest.raises(NewerShape):
+        list(Extract(reading).recorded([noted]))
 
 
 @EACH_VIEW
