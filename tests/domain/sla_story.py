@@ -13,7 +13,8 @@ from domain.sla_clocks import Clock, ClockState, clocks, state
 from domain.sla_policy import PolicyTerms, Target, Unit
 from domain.sla_terms import Metric, SlaTerms
 from domain.ticket import Ticket
-from domain.ticket_timeline import Timeline, after
+from domain.ticket_sla_events import TermsCause
+from domain.ticket_timeline import Timeline, after, decode, encode
 from tests.domain.scenario import ANN, CAROL, NOON, TICKET, a_team
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from domain.calendar import CalendarTerms
     from domain.priority import Priority
+    from domain.sla_announcements import Announcement
     from domain.status import Status
     from domain.ticket_events import TicketEvent
 
@@ -55,23 +57,41 @@ class Story:
     ) -> None:
         self.book = book
         opening = {"subject": "Printer on fire", "body": "Help", "channel": Channel.EMAIL, **fields}
-        self.ticket = Ticket.open(ticket_id=TICKET, requester_id=CAROL, act=Act(minutes(at), by), **opening)
-        opened = after(None, self.events[0])
-        self.timeline: Timeline = opened if terms is None else replace(opened, terms=tuple(terms.__dict__.values()))
+        self.ticket = Ticket.open(ticket_id=TICKET, requester_id=CAROL, act=Act(minutes(at), by), book=book, **opening)
+        self.events: list[TicketEvent] = cast("list[TicketEvent]", self.ticket.collect_events())
+        self.timeline: Timeline = after(None, self.events[0])
+        if terms is not None:
+            self.timeline = replace(self.timeline, terms=tuple(terms.__dict__.values()))
 
-    @property
-    def events(self) -> list[TicketEvent]:
-        """Give what has happened so far."""
-        return cast("list[TicketEvent]", self.ticket.pending_events)
+    def _take_note(self) -> None:
+        for event in cast("list[TicketEvent]", self.ticket.collect_events()):
+            self.events.append(event)
+            self.timeline = after(self.timeline, event)
+            assert decode(encode(self.timeline)) == self.timeline
 
     def do(
         self, command: str, at: float, *, by: Provenance = BY_AGENT, reason: str | None = "because", **said: Any
     ) -> Self:
-        """Carry a command out."""
-        before = len(self.events)
-        getattr(self.ticket, command)(**said, act=Act(minutes(at), by, reason=reason))
-        for event in self.events[before:]:
-            self.timeline = after(self.timeline, event)
+        """Carry a command out, and choose terms anew where it changed what policies look at."""
+        act = Act(minutes(at), by, reason=reason)
+        getattr(self.ticket, command)(**said, act=act)
+        if self.ticket.matched_anew():
+            self.ticket.choose_terms(book=self.book, act=act)
+        self._take_note()
+        return self
+
+    def announce(self, announcement: Announcement) -> None:
+        """Put something on record."""
+        self.ticket.announce(announcement, act=Act(announcement.at, BY_SYSTEM))
+        self._take_note()
+
+    def adopt(self, at: float, book: Book, *, move: bool = True) -> Self:
+        """Let the desk have another book, by which the ticket goes if it is moved."""
+        self.book = book
+        if move:
+            act = Act(minutes(at), BY_SYSTEM)
+            self.ticket.choose_terms(book=book, cause=TermsCause.POLICY_ADOPTED, act=act)
+            self._take_note()
         return self
 
     def reply(self, at: float, **said: Any) -> Self:
@@ -81,6 +101,10 @@ class Story:
     def message(self, at: float, **said: Any) -> Self:
         """The customer writes."""
         return self.do("record_customer_message", at, text="Well?", channel=Channel.EMAIL, by=BY_CUSTOMER, **said)
+
+    def due_date(self, at: float, metric: Metric, due: float | None) -> Self:
+        """Somebody says when a metric is due."""
+        return self.do("set_due_date", at, metric=metric, due_at=None if due is None else minutes(due))
 
     def note(self, at: float) -> Self:
         """An agent writes what the customer does not see."""

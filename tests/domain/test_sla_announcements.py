@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from domain.event import Act
 from domain.priority import Priority
 from domain.sla_announcements import announcements, next_at
 from domain.sla_policy import Step, Unit
 from domain.sla_terms import Metric
 from domain.ticket_breach_events import SlaBreached, SlaBreachWithdrawn, SlaEscalated, SlaWarned
-from domain.ticket_timeline import after, decode, encode
 from tests.domain.scenario import FIRST_LINE
 from tests.domain.sla_story import BY_IMPORT, BY_SYSTEM, Story, a_book, a_policy, in_minutes, minutes, promise
 
@@ -31,10 +29,7 @@ def announce(story: Story, at: float) -> list[tuple[type, float | None]]:
     """Put on record what there is to announce at a minute, and say what it was."""
     found = announcements(story.timeline, story.book, minutes(at))
     for one in found:
-        before = len(story.events)
-        story.ticket.announce(one, act=Act(minutes(at), BY_SYSTEM))
-        for event in story.events[before:]:
-            story.timeline = decode(encode(after(story.timeline, event)))
+        story.announce(one)
     return [(one.event_class, in_minutes(one.at)) for one in found]
 
 
