@@ -78,6 +78,18 @@ UNREADABLE: Final = Counter(
     ("workspace", "reason"),
     registry=_OWN,
 )
+TIMER_EVENTS: Final = Counter(
+    "desk_timer_events", "Events that the timer recorded, by type", ("workspace", "topic"), registry=_OWN
+)
+TIMER_CONFLICTS: Final = Counter(
+    "desk_timer_conflicts",
+    "Looks of the timer at a ticket that somebody else changed meanwhile; it looks again",
+    ("workspace",),
+    registry=_OWN,
+)
+TIMER_FAILURES: Final = Counter(
+    "desk_timer_failures", "Tickets that the timer could not judge and left for a minute", ("workspace",), registry=_OWN
+)
 CONNECTIONS: Final = Gauge(
     "desk_pool_connections",
     "Connections to the database in the pools, by state",
@@ -124,6 +136,25 @@ class CommandMeter:
         count = self._found.get((workspace, outcome))
         if count is None:
             count = self._found[workspace, outcome] = COMMANDS.labels(workspace, self._command, outcome).inc
+        count()
+
+
+class TimerMeter:
+    """What is counted of the timer of one workspace."""
+
+    __slots__ = ("_found", "_workspace", "conflict", "failed")
+
+    def __init__(self, workspace: str) -> None:
+        self._workspace = workspace
+        self._found: dict[str, Callable[[], None]] = {}
+        self.conflict: Callable[[], None] = TIMER_CONFLICTS.labels(workspace).inc
+        self.failed: Callable[[], None] = TIMER_FAILURES.labels(workspace).inc
+
+    def recorded(self, topic: str) -> None:
+        """Count one event."""
+        count = self._found.get(topic)
+        if count is None:
+            count = self._found[topic] = TIMER_EVENTS.labels(self._workspace, topic).inc
         count()
 
 

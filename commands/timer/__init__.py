@@ -1,0 +1,1 @@
+"""What time itself does to tickets: deadlines that pass, waits that end, adoptions that reach what is open."""
