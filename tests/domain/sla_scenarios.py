@@ -80,8 +80,8 @@ def a_pause_over_midnight_counts_as_its_parts_by_days() -> None:
 
 
 def a_calendar_that_never_opens_is_refused() -> None:
-    nothing: dict[str, list[list[str]]] = {}
-    for never in (nothing, {"mon": []}):
+    never_open: tuple[dict[str, list[str]], ...] = ({}, {"mon": []})
+    for never in never_open:
         with pytest.raises(ValidationError):
             calendar(hours=never)
 
