@@ -230,6 +230,14 @@ async def names(workspace: Workspace, ids: Collection[UUID]) -> dict[UUID, str]:
     return found
 
 
+async def higher_tiers(workspace: Workspace) -> dict[str, str] | None:
+    """Give the tier of every customer who has another than the standard one; None where the view is not there yet."""
+    try:
+        return dict(await _ask(workspace, _TIERS, {"standard": customers.Tier.STANDARD.value}))
+    except psycopg.errors.UndefinedTable:
+        return None
+
+
 async def names_written(workspace: Workspace, people: Mapping[int, UUID]) -> bytes:
     """Give what `names` gives as a JSON object; `people` are ids by their numbers."""
     known = _known.setdefault(workspace, _KnownNames())
@@ -339,6 +347,7 @@ _NAMES: Final = """
 SELECT d.id, d.name, d.name_sealed FROM unnest(%(ids)s::uuid[]) u (id)
 CROSS JOIN LATERAL (SELECT * FROM {place} WHERE id = u.id OFFSET 0) d
 """
+_TIERS: Final = "SELECT id::text, tier FROM {place} WHERE kind = 'customer' AND tier <> %(standard)s"
 
 
 _SEALED: Final = ("name", "email", "phone", "foreign_id")

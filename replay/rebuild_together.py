@@ -107,7 +107,7 @@ async def _fill(workspace: Workspace, views: Sequence[View], progress: Callable[
             for builder in builders:
                 builder.standing.tell(sum(now) // count, end)
 
-        await side_by_side(lane, begun, tell, of="several views")
+        await side_by_side(lane, begun, tell, doing="rebuilt part of several views")
         for builder, part in zip(builders, parts, strict=True):
             await builds.join(builder.connection, part.site, [part.target] * count)
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import psycopg
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkProcess
 
     from replay.rebuild_lane import Site
+
+Said = TypeVar("Said")
 
 MOST_WORKERS: Final = 4  # beyond, the server that they all write to has no processor left
 
@@ -60,31 +62,31 @@ async def reach_in_lanes(
             other.stand(positions[number], number, lanes)
             await other.reach(target, lambda: stands(other.position))
 
-    await side_by_side(lane, positions, tell, of=site.view.name)
+    await side_by_side(lane, positions, tell, doing=f"rebuilt part of {site.view.name}")
 
 
 async def side_by_side(
-    lane: Callable[[int, Callable[[int], None]], Awaitable[None]],
-    positions: Sequence[int],
-    tell: Callable[[list[int]], None],
+    lane: Callable[[int, Callable[[Said], None]], Awaitable[None]],
+    positions: Sequence[Said],
+    tell: Callable[[list[Said]], None],
     *,
-    of: str,
+    doing: str,
 ) -> None:
     """Run lanes 0, 1 …, which stand at these positions, the first here and the others in processes forked from this one.
 
-    `lane` gets its number and a function to say with where it stands. Raises RebuildFailed, RebuildRunning,
-    RebuildStopped; then all have ended.
+    `lane` gets its number and a function to say with where it stands; what each said last is told. Raises what a lane
+    raised, and RebuildStopped, which says what the process was `doing`, where one did not say; then all have ended.
     """
     now = list(positions)
-    workers: list[_Worker] = []
+    workers: list[_Worker[Said]] = []
 
-    def stands(number: int, position: int) -> None:
+    def stands(number: int, position: Said) -> None:
         now[number] = position
         tell(now)
 
     try:
         for number in range(1, len(now)):
-            workers.append(_Worker(lane, number, of, workers))
+            workers.append(_Worker(lane, number, doing, workers))
         going = [asyncio.ensure_future(lane(0, lambda position: stands(0, position)))]
         going += [asyncio.create_task(worker.follow(stands)) for worker in workers]
         try:
@@ -109,23 +111,23 @@ def _says_less(failure: BaseException) -> int:
     return 2 if isinstance(failure, asyncio.CancelledError) else int(isinstance(failure, RebuildStopped))
 
 
-class _Worker:
+class _Worker(Generic[Said]):
     """A lane in a process of its own: it shares nothing with this one but a pipe, and ends with it."""
 
     def __init__(
         self,
-        lane: Callable[[int, Callable[[int], None]], Awaitable[None]],
+        lane: Callable[[int, Callable[[Said], None]], Awaitable[None]],
         number: int,
-        of: str,
-        others: Sequence[_Worker],
+        doing: str,
+        others: Sequence[_Worker[Said]],
     ) -> None:
         self.number = number
-        self._of = of
+        self._doing = doing
         context = multiprocessing.get_context("fork")
         self.pipe, there = context.Pipe()
         inherited = [self.pipe, *(other.pipe for other in others)]
         self._process: ForkProcess = context.Process(
-            target=_work, args=(lane, number, of, there, inherited), name="desk rebuild", daemon=True
+            target=_work, args=(lane, number, doing, there, inherited), name="desk rebuild", daemon=True
         )
         with warnings.catch_warnings():
             # Other threads may hold locks at the fork; the child uses nothing that they could hold.
@@ -133,7 +135,7 @@ class _Worker:
             self._process.start()
         there.close()
 
-    async def follow(self, stands: Callable[[int, int], None]) -> None:
+    async def follow(self, stands: Callable[[int, Said], None]) -> None:
         """Wait until the lane has reached its target. Raises what ended it, RebuildStopped when it did not say."""
         while True:
             try:
@@ -141,8 +143,8 @@ class _Worker:
             except (EOFError, OSError):
                 await asyncio.to_thread(self._process.join)
                 message = (
-                    f"a process that rebuilt part of {self._of} ended with status {self._process.exitcode};"
-                    " another rebuild goes on from there"
+                    f"a process that {self._doing} ended with status {self._process.exitcode};"
+                    " another run goes on from there"
                 )
                 raise RebuildStopped(message) from None
             if said is None:
@@ -164,9 +166,9 @@ class _Worker:
 
 
 def _work(
-    lane: Callable[[int, Callable[[int], None]], Awaitable[None]],
+    lane: Callable[[int, Callable[[Said], None]], Awaitable[None]],
     number: int,
-    of: str,
+    doing: str,
     pipe: Connection,
     inherited: Sequence[Connection],
 ) -> None:
@@ -191,6 +193,6 @@ def _work(
     except (ViewError, psycopg.Error) as error:
         said = error
     except Exception as error:  # noqa: BLE001 - the parent says it
-        said = RebuildStopped(f"a process that rebuilt part of {of} failed: {error!r}")
+        said = RebuildStopped(f"a process that {doing} failed: {error!r}")
     with suppress(OSError):  # the parent is gone
         pipe.send(said)
