@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from domain.service_levels import EMPTY_BOOK
+from domain.sla_announcements import announcements, next_at
 from domain.sla_clocks import ClockState, used
 from domain.sla_policy import PolicyTerms, Unit
 from domain.sla_terms import Metric, SlaTerms
 from domain.spans import microseconds
 from domain.status import Status
+from domain.ticket_breach_events import SlaBreached
 from domain.ticket_timeline import STATUS, TERMS, Timeline
 from tests.domain.sla_story import Story, a_book, in_minutes, minutes, promise
 
@@ -43,6 +46,18 @@ def test_while_solved_it_runs_on_and_closing_fulfils_it() -> None:
     assert in_minutes(in_time.clock(TOTAL).ended_at) == 100
     assert late.state(TOTAL, 999) is ClockState.BREACHED
     assert used(late.clock(TOTAL), late.book, minutes(999)).total_seconds() == 101 * 60
+
+
+def test_a_breach_while_it_is_solved_is_announced_as_any_other_is() -> None:
+    story = a_story().solve(40)
+    found = announcements(story.timeline, story.book, minutes(999))
+    assert [(one.event_class, in_minutes(one.at)) for one in found] == [(SlaBreached, 100)]
+    assert next_at(story.timeline, story.book) == minutes(100) + timedelta(microseconds=1)
+    closed = story.do("close", 50)
+    assert (announcements(closed.timeline, closed.book, minutes(999)), next_at(closed.timeline, closed.book)) == (
+        [],
+        None,
+    )
 
 
 def test_other_metrics_of_the_policy_are_settled_when_it_is_solved() -> None:

@@ -171,6 +171,6 @@ def wrong(fit: Fit, incidents: Iterable[Incident]) -> int:
     )
 
 
-def best_fit(incidents: Sequence[Incident]) -> Fit:
-    """Choose the way that gets the fewest wrong, of those the one with the most room, of those the plainest."""
-    return min((fitted(way, incidents) for way in WAYS), key=lambda fit: (fit.wrong, -round(fit.room, 6)))
+def best_of(fits: Iterable[Fit]) -> Fit:
+    """Choose what gets the fewest wrong, of those what has the most room, of those the plainest, which comes first."""
+    return min(fits, key=lambda fit: (fit.wrong, -round(fit.room, 6)))
