@@ -8,14 +8,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
-from domain.customer_events import Tier
-from domain.event import Channel
-from domain.priority import Priority
 from domain.sla_counting import counted, deadline
 from domain.sla_policy import Attributes, Match, Unit
 from domain.sla_terms import Metric
 from domain.spans import instant, microseconds
-from domain.ticket_events import TicketType
 from domain.ticket_timeline import (
     CUSTOMER_MESSAGE,
     DUE_DATE,
@@ -228,16 +224,7 @@ class _Promises:
         return found
 
     def _find(self, attributes: ticket_timeline.Attributes) -> dict[Metric, Target]:
-        priority, tier, kind, channel, team, category, tags = attributes
-        ticket = Attributes(
-            Priority(priority),
-            None if tier is None else Tier(tier),
-            TicketType(kind),
-            Channel(channel),
-            None if team is None else UUID(team),
-            category,
-            tags,
-        )
+        ticket = Attributes.read(*attributes)
         asked = ((metric, self.policy.target(metric, ticket)) for metric in self.metrics)
         return {metric: target for metric, target in asked if target is not None}
 

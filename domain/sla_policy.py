@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -51,6 +51,28 @@ class Attributes(NamedTuple):
     team_id: UUID | None
     category: str | None
     tags: tuple[str, ...]
+
+    @classmethod
+    def read(
+        cls,
+        priority: str,
+        tier: str | None,
+        kind: str,
+        channel: str,
+        team: str | None,
+        category: str | None,
+        tags: tuple[str, ...],
+    ) -> Self:
+        """Give what plain words say. Raises ValueError where one is unknown."""
+        return cls(
+            Priority(priority),
+            None if tier is None else Tier(tier),
+            TicketType(kind),
+            Channel(channel),
+            None if team is None else UUID(team),
+            category,
+            tags,
+        )
 
 
 class Match(BaseModel):

@@ -5,17 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import UUID
 
 from msgspec.structs import replace
 
-from domain.customer_events import Tier
-from domain.event import Channel, Rejected
-from domain.priority import Priority
+from domain.event import Rejected
 from domain.service_levels import EMPTY_BOOK, Book, UnknownCalendar
 from domain.sla_policy import Attributes, Match
 from domain.spans import microseconds
-from domain.ticket_events import TicketType
 from domain.ticket_timeline import PLACES, TERMS
 
 if TYPE_CHECKING:
@@ -227,26 +223,13 @@ class _Choice:
         except KeyError:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            terms = self._book.choose(_as_policies_see(attributes))
+            terms = self._book.choose(Attributes.read(*attributes))
             found = self._known[key] = None if terms is None else _plain(terms)
             return found
 
 
 def _plain(terms: SlaTerms) -> Terms:
     return (terms.policy, terms.policy_version, terms.calendar, terms.calendar_version)
-
-
-def _as_policies_see(attributes: ticket_timeline.Attributes) -> Attributes:
-    priority, tier, kind, channel, team, category, tags = attributes
-    return Attributes(
-        Priority(priority),
-        None if tier is None else Tier(tier),
-        TicketType(kind),
-        Channel(channel),
-        None if team is None else UUID(team),
-        category,
-        tags,
-    )
 
 
 class _Calendars:
