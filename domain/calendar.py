@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from domain.text import printable_line
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: Final[tuple[Weekday, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-ClockTime = Annotated[str, StringConstraints(pattern=r"^(([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?|24:00(:00)?)$")]
+_CLOCK_TIME = re.compile(r"(([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?|24:00(:00)?)", re.ASCII)
+
+
+def _clock_time(text: str) -> str:
+    if not _CLOCK_TIME.fullmatch(text):
+        message = f"{text!r} is no time of a day: HH:MM or HH:MM:SS, from 00:00 to 24:00"
+        raise ValueError(message)
+    return text
+
+
+ClockTime = Annotated[str, AfterValidator(_clock_time)]
 """A local time as it stands on the wall, `HH:MM` or `HH:MM:SS`; `24:00` ends a day."""
 
 
@@ -21,6 +34,7 @@ class Window(NamedTuple):
 
 
 Windows = tuple[Window, ...]
+DayName = Annotated[str, StringConstraints(max_length=300), AfterValidator(printable_line)]
 
 
 def seconds_of(time: ClockTime) -> int:
@@ -37,12 +51,12 @@ class HolidaySet(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    country: str
-    subdivision: str | None = None
-    source: str
+    country: DayName
+    subdivision: DayName | None = None
+    source: DayName
     """The package and its version, as `holidays 0.109`."""
     years: tuple[int, ...]
-    closed: dict[date, str]
+    closed: dict[date, DayName]
     """Date → name of the holiday."""
     working: tuple[date, ...] = ()
     """Days of a weekend that are worked instead, as in China."""
@@ -63,7 +77,7 @@ class CalendarTerms(BaseModel):
     time_zone: str
     hours: dict[Weekday, Windows]
     holidays: HolidaySet | None = None
-    closed_days: dict[date, str] = Field(default_factory=dict)
+    closed_days: dict[date, DayName] = Field(default_factory=dict)
     special_days: dict[date, Windows] = Field(default_factory=dict)
     breaks: dict[date, Windows] = Field(default_factory=dict)
     valid_from: date | None = None

@@ -10,6 +10,7 @@ from uuid import UUID
 from eventsourcing.domain import OriginatorIDError
 
 from domain.calendar import CalendarTerms
+from domain.calendar_faults import verify
 from domain.event import Aggregate, Event, Rejected
 from domain.sla_policy import Attributes, Match, PolicyTerms, standard_policy
 from domain.sla_terms import SlaTerms
@@ -261,10 +262,11 @@ class ServiceLevels(Aggregate):
         return made
 
     def adopt_calendar(self, *, name: str, terms: CalendarTerms, open_tickets: OpenTickets = "move", act: Act) -> None:
-        """Adopt a version of a calendar; the terms of the latest one again change nothing."""
+        """Adopt a version of a calendar; the terms of the latest one again change nothing. Raises UnusableCalendar."""
         versions = self.book.calendars.get(name, ())
         if versions and versions[-1] == terms:
             return
+        verify(terms)
         self.record(CalendarAdopted, act, name=name, version=len(versions) + 1, terms=terms, open_tickets=open_tickets)
 
     def adopt_policy(self, *, name: str, terms: PolicyTerms, open_tickets: OpenTickets = "move", act: Act) -> None:

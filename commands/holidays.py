@@ -1,0 +1,84 @@
+"""Public holidays of a country or region, as they are known today, for a calendar to keep."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from domain.calendar import HolidaySet, Weekday
+from domain.wall_hours import FIRST_YEAR, LAST_YEAR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import date
+
+Year = Annotated[int, Field(ge=FIRST_YEAR, lt=LAST_YEAR, strict=True)]
+MOST_YEARS: Final = 50
+
+
+class HolidayChoice(BaseModel):
+    """Whose public holidays of which years a calendar closes on.
+
+    They are looked up once, when the calendar is adopted, and kept with it by date and name: a newer edition of the
+    source changes nothing until it is adopted. Years that a government has not decided on yet lack what it will decide,
+    as China's long weekends and the days worked instead.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    country: Annotated[str, Field(min_length=2, max_length=3, description="By ISO 3166-1, as DE.")]
+    subdivision: (
+        Annotated[str, Field(max_length=60, description="By ISO 3166-2 without the country, as BY.")] | None
+    ) = None
+    years: Annotated[tuple[Year, ...], Field(min_length=1, max_length=MOST_YEARS)]
+    language: Annotated[str, Field(max_length=20, description="Of the names; by default the country's.")] | None = None
+    working_as: Annotated[
+        Weekday, Field(description="Whose hours a day of a weekend has that is worked instead of another, as in China.")
+    ] = "mon"
+
+
+def holiday_set(choice: HolidayChoice) -> HolidaySet:
+    """Look up the holidays of a choice; ValueError says what is not known."""
+    # Takes a while to import, and only who adopts a calendar needs it.
+    source = import_module("holidays")
+    years = sorted(set(choice.years))
+    try:
+        look_up: Callable[..., Any] = partial(source.country_holidays, choice.country, subdiv=choice.subdivision)
+        # The language is always named: left out, it depends on the machine's.
+        language = choice.language or look_up(years=years[0]).default_language
+        found = look_up(years=years, language=language)
+        # A day that is worked at the end of December may belong to a holiday of January.
+        working = look_up(years=[*years, years[-1] + 1], language=language).weekend_workdays
+    except NotImplementedError as error:
+        raise ValueError(_unknown(source.list_supported_countries(), choice, error)) from None
+    if language not in {None, *found.supported_languages, found.default_language}:
+        message = f"names are not known in {language!r} but in {', '.join(found.supported_languages)}"
+        raise ValueError(message)
+    return HolidaySet(
+        country=choice.country,
+        subdivision=choice.subdivision,
+        source=f"holidays {source.__version__}",
+        years=tuple(years),
+        closed=dict(sorted(found.items())),
+        working=_of_years(working, years),
+        working_as=choice.working_as,
+    )
+
+
+def _of_years(dates: set[date], years: Sequence[int]) -> tuple[date, ...]:
+    return tuple(sorted(on for on in dates if on.year in years))
+
+
+def _unknown(countries: dict[str, list[str]], choice: HolidayChoice, error: Exception) -> str:
+    """Say what may be asked for instead."""
+    if choice.country not in countries:
+        upper = choice.country.upper()
+        hint = f"; did you mean {upper}?" if upper in countries else "; a code by ISO 3166-1 like DE is wanted"
+        return f"no holidays are known of country {choice.country!r}{hint}"
+    if choice.subdivision is not None and choice.subdivision not in countries[choice.country]:
+        known = ", ".join(countries[choice.country]) or "none"
+        return f"no holidays are known of {choice.subdivision!r} in {choice.country}; of its subdivisions: {known}"
+    return str(error)
