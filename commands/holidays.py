@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from domain.calendar import HolidaySet, Weekday
 from domain.wall_hours import FIRST_YEAR, LAST_YEAR
@@ -66,6 +66,24 @@ def holiday_set(choice: HolidayChoice) -> HolidaySet:
         working=_of_years(working, years),
         working_as=choice.working_as,
     )
+
+
+def looked_up(said: object) -> object:
+    """Turn the choice of a country into its holidays; anything else is left for its type to judge."""
+    if not isinstance(said, dict) or "closed" in said:
+        return said
+    try:
+        choice = HolidayChoice.model_validate(said)
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ValueError("; ".join(faults)) from None
+    return holiday_set(choice)
+
+
+Holidays = Annotated[
+    HolidaySet | None, BeforeValidator(looked_up, json_schema_input_type=HolidayChoice | HolidaySet | None)
+]
+"""What somebody says of a calendar's holidays: whose they are, to be looked up, or the dates themselves."""
 
 
 def _of_years(dates: set[date], years: Sequence[int]) -> tuple[date, ...]:

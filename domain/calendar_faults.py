@@ -26,7 +26,7 @@ MOST_DATES: Final = 5_000
 """Spoken of one by one, of each kind."""
 
 
-class UnusableCalendar(Rejected):
+class UnusableCalendar(Rejected, ValueError):
     """A calendar makes sense before it is adopted, since an adopted version stays as it is.
 
     Its time zone is known, its windows open before they close and do not overlap, no date is said to be two things, and

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from commands.holidays import Holidays  # noqa: TC001 - pydantic reads the annotation at run time
 from domain.calendar import CalendarTerms
+from domain.calendar_faults import verify
 from domain.sla_policy import PolicyTerms
 from domain.text import Label  # noqa: TC001 - pydantic reads the annotation at run time
 from domain.what_if import Axis, Given
@@ -34,8 +36,15 @@ class GivenCalendar(CalendarTerms):
     """A calendar as `desk sla adopt-calendar` takes it."""
 
     name: Label
+    holidays: Holidays = None
     open_tickets: Any = Field(default=None, exclude=True)
     reason: Any = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def verified(self) -> Self:
+        """Refuse what could not be adopted."""
+        verify(self)
+        return self
 
 
 Policies = Annotated[tuple[GivenPolicy, ...], Field(min_length=1, max_length=MOST_GIVEN)]

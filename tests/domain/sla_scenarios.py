@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from domain.business_time import Hours
 from domain.calendar import CalendarTerms
+from domain.calendar_faults import UnusableCalendar, verify
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK, Book
 from domain.sla_announcements import announcements
@@ -82,8 +83,8 @@ def a_pause_over_midnight_counts_as_its_parts_by_days() -> None:
 def a_calendar_that_never_opens_is_refused() -> None:
     never_open: tuple[dict[str, list[str]], ...] = ({}, {"mon": []})
     for never in never_open:
-        with pytest.raises(ValidationError):
-            calendar(hours=never)
+        with pytest.raises(UnusableCalendar):
+            verify(calendar(hours=never))
 
 
 def a_calendar_that_never_opens_does_not_fall_back_to_the_wall_clock() -> str:
