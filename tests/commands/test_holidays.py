@@ -21,7 +21,28 @@ from domain.calendar import WEEKDAYS, CalendarTerms, Window, Windows
 pytestmark = pytest.mark.pure
 
 SHARED = Path(os.environ.get("LEDGERDESK_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-COUNTRIES = "US US-CA US-NY US-TX GB-ENG GB-SCT GB-NIR GB-WLS DE DE-BY DE-BE DE-NW DE-SN CN FR IN JP BR SG HK".split()
+COUNTRIES = [
+    "US",
+    "US-CA",
+    "US-NY",
+    "US-TX",
+    "GB-ENG",
+    "GB-SCT",
+    "GB-NIR",
+    "GB-WLS",
+    "DE",
+    "DE-BY",
+    "DE-BE",
+    "DE-NW",
+    "DE-SN",
+    "CN",
+    "FR",
+    "IN",
+    "JP",
+    "BR",
+    "SG",
+    "HK",
+]
 
 
 def announced(name: str) -> Any:
