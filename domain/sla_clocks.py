@@ -162,6 +162,11 @@ class _Run:
         self.fulfilled = False
         self.judged: _Circumstances | None = None
 
+    def pause(self, at: int) -> None:
+        """Stand still, which goes on where it had done so until just now."""
+        if self.paused is None:
+            self.paused = self.pauses.pop()[0] if self.pauses and self.pauses[-1][1] == at else at
+
     def resume(self, at: int) -> None:
         if self.paused is not None:
             self._pass_over(self.paused, at)
@@ -300,13 +305,12 @@ class _Course:
         if self.status in self.promises.settled_in[metric]:
             self._stop(run, rule, at)
         elif run.manual is None and self.status in self.promises.still_in[metric]:
-            run.paused = at
+            run.pause(at)
 
     def _stop(self, run: _Run, rule: Rule, at: int) -> None:
         """Do what becomes of a clock when its ticket is solved; one that has ended stays as it was then."""
         if rule.when_solved is WhenSolved.STANDS_STILL:
-            if run.paused is None:
-                run.paused = at
+            run.pause(at)
         elif run.ended is None:
             run.end(at, self.circumstances(), fulfilled=rule.when_solved is WhenSolved.FULFILLED)
 
@@ -336,8 +340,7 @@ class _Course:
                 continue
             # A date set by hand is a date: no wait moves it.
             if run.manual is None and self.status in self.promises.still_in[metric]:
-                if run.paused is None:
-                    run.paused = at
+                run.pause(at)
             elif run.paused is not None:
                 run.resume(at)
 
@@ -366,9 +369,7 @@ class _Course:
         return _Circumstances(self.terms, self.promises, self.attributes, self.calendars)
 
     def clocks(self) -> tuple[Clock, ...]:
-        runs = [*self.done, *self.live.values()]
-        if self.done:
-            runs.sort(key=_in_order)
+        runs = sorted([*self.done, *self.live.values()], key=_in_order)
         now = self.circumstances()
         return tuple([clock for run in runs if (clock := self._clock(run, run.judged or now)) is not None])
 
