@@ -170,7 +170,7 @@ def judge(one: Listed, until: int) -> Found | None:
     known_until = last_run if one.ended is None else one.ended - 1
 
     def counts(tick: int) -> bool:
-        terms = one.strokes[tick][1] if tick in one.strokes and tick <= known_until else one.terms
+        terms = one.strokes[tick][1] if tick in one.strokes and (one.ended is None or tick < one.ended) else one.terms
         return around_the_clock or terms.is_open(tick)
 
     def runs(tick: int) -> bool:
