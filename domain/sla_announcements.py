@@ -56,8 +56,7 @@ def announcements(
         return []
     found = clocks(timeline, levels) if found is None else found
     moment = microseconds(now)
-    fell = [one for one in _open(timeline, levels, found) if one[0] < _until(one[1], moment)]
-    fell.sort(key=lambda one: one[0])
+    fell = sorted(_reached(timeline, levels, found, moment), key=lambda one: one[0])
     return [
         *[_announcement(*one) for one in fell],
         *[_withdrawal(one, found, now) for one in _contradicted(timeline, found, moment)],
@@ -72,7 +71,7 @@ def next_at(timeline: Timeline, levels: Levels, found: Sequence[Clock] | None = 
     if timeline.announces_from is None:
         return None
     found = clocks(timeline, levels) if found is None else found
-    awaited = [one[0] for one in _open(timeline, levels, found) if one[0] < _until(one[1], _NEVER)]
+    awaited = [at for at, _, _ in _reached(timeline, levels, found, _NEVER)]
     awaited += [one.at for one in _contradicted(timeline, found, _NEVER)]
     # Nothing is late before the instant is over.
     return instant(min(awaited) + 1) if awaited else None
@@ -88,18 +87,23 @@ def _until(clock: Clock, moment: int) -> int:
     return moment if clock.paused is None else min(clock.paused, moment)
 
 
-def _open(timeline: Timeline, levels: Levels, found: Sequence[Clock]) -> Iterator[tuple[int, Clock, Step | None]]:
-    """Give the instants of clocks that are not on record, reached or not; without a step it is the deadline."""
-    said = {(one.metric, one.at, one.step) for one in timeline.announced}
+def _reached(
+    timeline: Timeline, levels: Levels, found: Sequence[Clock], moment: int
+) -> Iterator[tuple[int, Clock, Step | None]]:
+    """Give the instants that clocks have reached by a moment and that are not on record; without a step a deadline."""
     since = timeline.announces_from
     if since is None:
         return
+    said = {(one.metric, one.at, one.step) for one in timeline.announced}
     for clock in found:
-        if clock.due > since and (clock.metric, clock.due, None) not in said:
-            yield clock.due, clock, None
+        until, due = _until(clock, moment), clock.due
+        if since < due < until and (clock.metric, due, None) not in said:
+            yield due, clock, None
         for step in clock.target.steps if clock.target is not None else ():
+            if step.offset_seconds >= 0 and due >= until:
+                continue
             at = step_at(clock, step, levels)
-            if at > since and (clock.metric, at, step_key(step)) not in said:
+            if since < at < until and not (said and (clock.metric, at, step_key(step)) in said):
                 yield at, clock, step
 
 
