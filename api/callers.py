@@ -38,6 +38,7 @@ def _caller(credential: Credential, name: str, address: str | None) -> Caller:
         channel=Channel.API,
         client="".join(character for character in name if character.isprintable()) or None,
         source_address=address,
+        scopes=credential.scopes,
     )
 
 

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from commands.execution import CommandSpec
     from commands.request import Outcome
 
-COLLECTIONS: Final = {"ticket": "/tickets", "customer": "/customers", "agent": "/agents", "team": "/teams"}
+COLLECTIONS: Final = {
+    "ticket": "/tickets",
+    "customer": "/customers",
+    "agent": "/agents",
+    "team": "/teams",
+    "service_levels": "/service-levels",
+}
 """Kind of thing → where its things are found."""
 
 
@@ -45,20 +51,27 @@ def command_router() -> APIRouter:
 
 def add_command(router: APIRouter, spec: CommandSpec) -> None:
     """Make the route of one command."""
-    collection = COLLECTIONS[spec.kind]
     router.add_api_route(
-        collection if spec.creates else f"{collection}/{{{spec.kind}}}/{spec.name}",
+        path_of(spec, f"{{{spec.kind}}}"),
         _endpoint(spec),
         methods=["POST"],
         operation_id=f"{spec.kind}.{spec.name}",
         summary=spec.summary,
-        tags=[collection[1:]],
+        tags=[COLLECTIONS[spec.kind][1:]],
         status_code=201 if spec.creates else 200,
         response_model=None,
         response_class=Response,
         responses=_responses(spec),
         openapi_extra=_described(spec),
     )
+
+
+def path_of(spec: CommandSpec, reference: str) -> str:
+    """Give where a command on something is sent, which `reference` names unless there is one of its kind alone."""
+    collection = COLLECTIONS[spec.kind]
+    if spec.creates:
+        return collection
+    return f"{collection}/{spec.name}" if spec.stream is not None else f"{collection}/{reference}/{spec.name}"
 
 
 class Door:
@@ -81,7 +94,7 @@ class Door:
                 raise TypeError(message)
             handler = route.get_route_handler()
             _, collection, *rest = route.path.split("/")
-            if rest:
+            if rest[1:]:
                 self._changing[collection, rest[1]] = rest[0].strip("{}"), handler
             else:
                 self._creating[route.path] = handler
@@ -137,7 +150,9 @@ def _endpoint(spec: CommandSpec) -> Callable[[Request], Coroutine[Any, Any, Resp
             command = spec.model.model_validate_json(body)
             desk = await request.app.state.desks.of(credential.workspace)
             await require_basis(request, desk.workspace.log)
-            target = None if spec.creates else await desk.resolve(spec.kind, request.path_params[spec.kind])
+            target = spec.stream
+            if target is None and not spec.creates:
+                target = await desk.resolve(spec.kind, request.path_params[spec.kind])
             outcome = await execute(desk, given, spec, target, command)
         except Exception as failure:
             count(credential.workspace, "refused" if is_the_callers(failure) else "failed")
@@ -195,6 +210,7 @@ def _described(spec: CommandSpec) -> dict[str, Any]:
     ]
     if not spec.creates:
         parameters.insert(0, _header("If-Match", 'The version it must have, in quotes: "3". Another gives 412.'))
+    if not spec.creates and spec.stream is None:
         about = "Id, number or foreign id" if spec.kind == "ticket" else "Id or foreign id"
         parameters.insert(
             0,

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from commands.desk import NotFound
-from commands.request import Forbidden, StaleVersion
+from commands.request import Forbidden, ScopeMissing, StaleVersion
 from domain.event import Rejected
 from projections.bookkeeping import ViewsNotReady
 from projections.listing import CursorExpired, CursorInvalid
@@ -79,6 +79,13 @@ FORBIDDEN: Final = _kind(
     HTTPStatus.FORBIDDEN,
     "The credential's role may not do this",
     "The credential is valid, but its `role` may not carry out `command`. Use a credential of another role.",
+)
+SCOPE_MISSING: Final = _kind(
+    "scope-missing",
+    HTTPStatus.FORBIDDEN,
+    "The credential lacks a scope",
+    "What was asked is only for credentials with `scope`, as `desk credential issue --scope` gives it: by `backdate` one "
+    "may say when something occurred.",
 )
 NOT_FOUND: Final = _kind(
     "not-found",
@@ -248,10 +255,17 @@ def _document(
     return Response(content, kind.status.value, headers=dict(headers), media_type=MEDIA_TYPE)
 
 
+_OF_VALUES: Final = dict.fromkeys(
+    ("not-sound", "unknown-calendar", "unknown-policy", "occurred-later"), HTTPStatus.UNPROCESSABLE_ENTITY
+)
+"""Refusals of what was said rather than of when it was said."""
+
+
 def refusal_kind(refusal: type[Rejected]) -> Kind:
     """Say what a rule of the domain is called and means to a caller: its docstring is the explanation."""
     explanation = inspect.getdoc(refusal) or REFUSED.explanation
-    return Kind(refusal.problem, HTTPStatus.CONFLICT, explanation.splitlines()[0].rstrip("."), explanation)
+    status = _OF_VALUES.get(refusal.problem, HTTPStatus.CONFLICT)
+    return Kind(refusal.problem, status, explanation.splitlines()[0].rstrip("."), explanation)
 
 
 def _subclasses(of: type[Rejected]) -> Iterator[type[Rejected]]:
@@ -413,6 +427,7 @@ _TOLD: Final[tuple[tuple[type[Exception] | tuple[type[Exception], ...], Callable
     ((NotFound, NoSuchStream), _plainly(NOT_FOUND)),
     ((NoSuchMoment, BeforeItExisted), _plainly(NO_SUCH_MOMENT)),
     (Forbidden, _plainly(FORBIDDEN, "role", "command")),
+    (ScopeMissing, _plainly(SCOPE_MISSING, "scope")),
     (StaleVersion, _stale),
     (KeyReused, _plainly(IDEMPOTENCY_KEY_REUSED)),
     (CursorInvalid, _cursor_invalid),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
@@ -32,6 +32,7 @@ from api.view_pages import (
     true_of,
     wait_if_asked,
 )
+from commands.desk import Kind
 from domain.event import Channel  # noqa: TC001 - FastAPI reads the annotation at run time
 from domain.priority import Priority
 from domain.status import Status
@@ -330,7 +331,7 @@ async def list_audit_trail(
     ticket: TicketReference = None,
     stream: Annotated[UUID | None, Query(description="Of a ticket, customer, agent or team, by id.")] = None,
     actor: Annotated[UUID | None, Query(description="By somebody.")] = None,
-    kind: Annotated[list[Literal["ticket", "customer", "agent", "team"]] | None, Query(max_length=4)] = None,
+    kind: Annotated[list[Kind] | None, Query(max_length=len(get_args(Kind)))] = None,
     field: Annotated[list[LineText] | None, Query(max_length=20)] = None,
     occurred_from: AwareDatetime | None = None,
     occurred_before: AwareDatetime | None = None,

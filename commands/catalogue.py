@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commands import agents, customers, teams, tickets
+from commands import agents, customers, service_levels, teams, tickets
 from commands.execution import COMMANDS
 
-__all__ = ["COMMANDS", "agents", "customers", "teams", "tickets"]
+__all__ = ["COMMANDS", "agents", "customers", "service_levels", "teams", "tickets"]

@@ -113,6 +113,7 @@ class Desk:
         except NotFound:
             self._without_levels = epoch, mark
             return EMPTY_BOOK
+        self._without_levels = None
         return cast("ServiceLevels", held.aggregate).book
 
     async def number_of(self, stream: UUID) -> int:

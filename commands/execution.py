@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from uuid import UUID
@@ -12,19 +13,23 @@ from pydantic_core import from_json, to_json
 from commands.desk import KINDS, NotFound, copied, kind_of
 from commands.identity import stream_id_for
 from commands.request import (
+    BACKDATE,
     STAFF,
     AlreadyExists,
     Command,
     Forbidden,
+    OccurredLater,
     Outcome,
+    ScopeMissing,
     StaleVersion,
     UnknownReference,
     may_see,
 )
 from domain.customer import ContactKnown
 from domain.event import Act, Aggregate, Event, Provenance, Rejected, Role
-from domain.service_levels import SERVICE_LEVELS_ID
+from domain.service_levels import SERVICE_LEVELS_ID, ServiceLevels
 from domain.ticket import Ticket
+from domain.ticket_refusals import OccurredBeforeOpening
 from storage.append import Appended, Claim, Claimed, Conflict, EarlierEpoch, Submission
 from storage.codec import encode
 from storage.database import once_more
@@ -51,6 +56,8 @@ class CommandSpec:
     decide: Callable[..., Awaitable[Any]]
     roles: frozenset[Role]
     creates: bool
+    stream: UUID | None = None
+    """The one stream there is of its kind, which the command makes where it is not there yet."""
 
     @property
     def summary(self) -> str:
@@ -65,7 +72,7 @@ C = TypeVar("C", bound=Command)
 
 
 def command(
-    kind: Kind, name: str, *, roles: frozenset[Role] = STAFF, creates: bool = False
+    kind: Kind, name: str, *, roles: frozenset[Role] = STAFF, creates: bool = False, stream: UUID | None = None
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
     """Register the deciding function of a command; its third parameter's annotation is the command's model.
 
@@ -75,7 +82,7 @@ def command(
 
     def register(decide: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         model = cast("type[Command]", decide.__globals__[decide.__annotations__["command"]])
-        COMMANDS[kind, name] = CommandSpec(kind, name, model, decide, roles, creates)
+        COMMANDS[kind, name] = CommandSpec(kind, name, model, decide, roles, creates, stream)
         return decide
 
     return register
@@ -84,13 +91,13 @@ def command(
 class Decision:
     """One attempt at a command: what it read (and must still hold), what it changed, what it claims."""
 
-    def __init__(self, desk: Desk, request: Request, reason: str | None, epoch: str | None = None) -> None:
+    def __init__(self, desk: Desk, request: Request, command: Command, epoch: str | None = None) -> None:
         caller = request.caller
         self.desk = desk
         self.request = request
         self.caller = caller
         self.act = Act(
-            at=request.at,
+            at=getattr(command, "occurred_at", None) or request.at,
             by=Provenance(
                 actor_id=caller.actor_id,
                 role=caller.role,
@@ -101,9 +108,10 @@ class Decision:
                 correlation_id=request.correlation_id,
                 causation_id=request.causation_id,
             ),
-            reason=reason,
+            reason=getattr(command, "reason", None),
             source_address=caller.source_address,
         )
+        self.backdated = self.act.at != request.at
         self.guards: dict[UUID, int] = {}
         self.changed: list[Aggregate] = []
         self.claims: list[Claim] = []
@@ -128,6 +136,15 @@ class Decision:
     async def optional(self, cls: type[A], stream: UUID | None, name: str) -> A | None:
         """Load something that the command may name. Raises UnknownReference."""
         return None if stream is None else await self.reference(cls, stream, name)
+
+    async def levels(self, ahead: Ahead | None = None) -> ServiceLevels:
+        """Load the calendars and policies to be changed; those of a desk that has none yet begin with this command."""
+        try:
+            return await self.load(ServiceLevels, SERVICE_LEVELS_ID, ahead)
+        except NotFound:
+            levels = ServiceLevels.unwritten(self.act.at)
+            self.add(levels)
+            return levels
 
     async def book(self) -> Book:
         """Give the calendars and policies; the command is only recorded if nothing else was adopted by then."""
@@ -165,6 +182,12 @@ async def execute(desk: Desk, request: Request, spec: CommandSpec, target: UUID 
     """
     if request.caller.role not in spec.roles:
         raise Forbidden(request.caller.role, spec.name)
+    occurred_at = getattr(command, "occurred_at", None)
+    if occurred_at is not None:
+        if BACKDATE not in request.caller.scopes:
+            raise ScopeMissing(BACKDATE, "say when something occurred")
+        if occurred_at > request.at:
+            raise OccurredLater(occurred_at, request.at)
     stream = target if target is not None else _stream_for(spec, request, command)
     key = body = None
     if request.key is not None:
@@ -226,7 +249,8 @@ async def _in_turn(job: _Job) -> Outcome:
     # Second too often, so the others are kept waiting for this once.
     async with desk.turn(job.stream), log.exclusively() as append:
         for seen in attempt.decision.guards:
-            await desk.held(Aggregate, seen, fresh=True)
+            with suppress(NotFound):  # as what the command brings forth
+                await desk.held(Aggregate, seen, fresh=True)
         attempt = await _attempt(job, alone=True)
         try:
             appended = await append(attempt.submission)
@@ -253,7 +277,7 @@ async def _attempt(job: _Job, *, alone: bool = False) -> _Attempt:
     """Decide a command; `alone` on nothing but what is recorded."""
     desk, request, spec, stream, command, key, body = job
     epoch = await desk.workspace.log.epoch()
-    decision = Decision(desk, request, getattr(command, "reason", None), epoch)
+    decision = Decision(desk, request, command, epoch)
     ahead = None if alone or spec.creates else desk.ahead(stream, epoch)
     if ahead is not None and not isinstance(ahead.aggregate, KINDS[spec.kind]):
         ahead = None
@@ -264,8 +288,12 @@ async def _attempt(job: _Job, *, alone: bool = False) -> _Attempt:
             target = await spec.decide(decision, stream, command)
             decision.add(cast("Aggregate", target))
         else:
-            target = await decision.load(KINDS[spec.kind], stream, ahead)
+            if spec.stream is None:
+                target = await decision.load(KINDS[spec.kind], stream, ahead)
+            else:
+                target = await decision.levels(ahead)
             _check_reach(request.caller, target)
+            _check_time(decision, target)
             if request.expected_version is not None and request.expected_version != target.version:
                 refusal = StaleVersion(request.expected_version, target.version)
             else:
@@ -305,6 +333,12 @@ def _check_reach(caller: Caller, target: Aggregate) -> None:
     """Keep a customer to tickets of one's own; others do not exist for that caller."""
     if caller.role is Role.CUSTOMER and not may_see(caller, target):
         raise NotFound(kind_of(type(target)), str(target.id))
+
+
+def _check_time(decision: Decision, target: Aggregate) -> None:
+    """Refuse what would have happened to a ticket before there was one."""
+    if isinstance(target, Ticket) and decision.act.at < target.opened_at and decision.backdated:
+        raise OccurredBeforeOpening(decision.act.at.isoformat(), target.opened_at.isoformat())
 
 
 def _settled(desk: Desk, attempt: _Attempt, appended: Appended) -> Outcome:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 STAFF: Final = frozenset({Role.AGENT, Role.TEAM_LEAD, Role.SUPERVISOR, Role.ADMINISTRATOR, Role.SYSTEM})
 ADMINISTRATORS: Final = frozenset({Role.SUPERVISOR, Role.ADMINISTRATOR, Role.SYSTEM})
 EVERYBODY: Final = STAFF | {Role.CUSTOMER}
+BACKDATE: Final = "backdate"
+"""The scope of a credential by which its bearer may say when something occurred."""
+SCOPES: Final = (BACKDATE,)
 
 
 class Forbidden(Exception):
@@ -30,6 +33,14 @@ class Forbidden(Exception):
         super().__init__(f"the role {role} may not {command}")
         self.role = role
         self.command = command
+
+
+class ScopeMissing(Exception):
+    """The credential lacks a scope that the command asks for."""
+
+    def __init__(self, scope: str, why: str) -> None:
+        super().__init__(f"only a credential with the scope {scope} may {why}")
+        self.scope = scope
 
 
 class StaleVersion(Exception):
@@ -45,6 +56,19 @@ class UnknownReference(Rejected):
     """The command names something that the desk does not have."""
 
     problem: ClassVar[str] = "unknown-reference"
+
+
+class OccurredLater(Rejected):
+    """What is recorded has happened."""
+
+    problem: ClassVar[str] = "occurred-later"
+
+    def __init__(self, occurred_at: datetime, now: datetime) -> None:
+        super().__init__(
+            f"it cannot have occurred at {occurred_at.isoformat()}, since it is {now.isoformat()}",
+            occurred_at=occurred_at.isoformat(),
+            now=now.isoformat(),
+        )
 
 
 class AlreadyExists(Rejected):
@@ -71,6 +95,7 @@ class Caller:
     client: str | None = None
     source_address: str | None = None
     on_behalf_of: UUID | None = None
+    scopes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,10 @@ class TicketCommand(Command):
     """A command to a ticket; the reason, where one is given, is kept with what happened."""
 
     reason: Text | None = None
+    occurred_at: Annotated[
+        AwareDatetime | None,
+        Field(description="When it happened, in the past; for credentials with the scope backdate."),
+    ] = None
 
 
 class OpenTicket(TicketCommand):
@@ -461,11 +465,11 @@ async def correct(decision: Decision, ticket: Ticket, command: CorrectEvent) -> 
 
 async def _choose_terms(decision: Decision, ticket: Ticket, tier: Tier | None = None) -> None:
     """Let the ticket go by other terms where what this command changed makes other ones hold."""
-    if not ticket.matched_anew():
+    if tier is None and ticket.attributes == ticket.attributes_before():
         return
     book = await decision.book()
-    if ticket.tier is None and tier is None and book.asks_for_tiers:
-        tier = await _tier(decision, ticket.requester_id)  # as tickets have it since there are policies
+    if tier is None and ticket.tier is None and book.asks_for_tiers:
+        tier = await _tier(decision, ticket.requester_id)  # opened before tickets kept it
     ticket.choose_terms(book=book, tier=tier, act=decision.act)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, TypeVar, cast
 from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError
 
+from domain import sla_policy
+from domain.business_time import Hours
 from domain.calendar import CalendarTerms
 from domain.calendar_faults import verify
 from domain.event import Aggregate, Event, Rejected
 from domain.sla_policy import Attributes, Match, PolicyTerms, standard_policy
 from domain.sla_terms import SlaTerms
+from domain.soundness import not_text, require_sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from domain.event import Act
 
-    Hours = Any
 
 __all__ = ["EMPTY_BOOK", "SERVICE_LEVELS_ID", "Attributes", "Book", "OpenTickets", "ServiceLevels"]
 
@@ -239,8 +240,7 @@ def _version(versions: Mapping[str, tuple[T, ...]], kind: str, name: str, versio
 @lru_cache(HOURS_REMEMBERED)
 def _compiled(versions: tuple[str, ...]) -> Hours:
     """Compile what versions of a calendar say. By what they say, since a page of a view may bring its book anew."""
-    hours: Any = import_module("domain.business_time")
-    return hours.Hours.of([CalendarTerms.model_validate_json(version) for version in versions])
+    return Hours.of([CalendarTerms.model_validate_json(version) for version in versions])
 
 
 class ServiceLevels(Aggregate):
@@ -270,7 +270,11 @@ class ServiceLevels(Aggregate):
         self.record(CalendarAdopted, act, name=name, version=len(versions) + 1, terms=terms, open_tickets=open_tickets)
 
     def adopt_policy(self, *, name: str, terms: PolicyTerms, open_tickets: OpenTickets = "move", act: Act) -> None:
-        """Adopt a version of a policy; the terms that are in force again change nothing. Raises UnknownCalendar."""
+        """Adopt a version of a policy; the terms that are in force again change nothing.
+
+        Raises NotSound, UnknownCalendar.
+        """
+        require_sound([*not_text(terms.model_dump()), *sla_policy.complaints(terms)])
         if terms.calendar is not None and terms.calendar not in self.book.calendars:
             raise UnknownCalendar(terms.calendar, self.book.calendars)
         versions = self.book.policies.get(name, ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from domain import ticket_events as events
 from domain import ticket_refusals as refusals
@@ -20,14 +20,9 @@ if TYPE_CHECKING:
     from domain.priority import Priority
     from domain.sla_terms import Metric, SlaTerms
 
-_LOOKED_AT = (
-    events.PriorityChanged,
-    events.TypeChanged,
-    events.RequesterChanged,
-    events.Categorised,
-    events.TagsEvent,
-)
-_WITH_TEAM = (events.Assigned, events.Transferred, events.Escalated)
+_LOOKED_AT: Final = ("priority", "type", "team_id", "category", "tags")
+"""What policies look at that may change in a ticket, but for the tier, which is its requester's."""
+_PREVIOUS: Final = tuple((name, f"previous_{name}") for name in _LOOKED_AT)
 
 EventClass = type[events.TicketEvent]
 
@@ -57,22 +52,28 @@ class PromisedTicket(Aggregate):
         """What policies look at."""
         return Attributes(self.priority, self.tier, self.type, self.channel, self.team_id, self.category, self.tags)
 
-    def matched_anew(self) -> bool:
-        """Tell whether what policies look at has changed by what is pending, so that terms are to be chosen anew."""
-        return any(
-            isinstance(event, _LOOKED_AT) or (isinstance(event, _WITH_TEAM) and event.team_id != event.previous_team_id)
-            for event in self._pending_events
-        )
+    def attributes_before(self) -> Attributes:
+        """Give what policies looked at before what is pending."""
+        found = self.attributes
+        for event in reversed(self._pending_events):
+            told = vars(event)
+            found = found._replace(**{name: told[old] for name, old in _PREVIOUS if old in told})
+        return found
 
-    def choose_terms(
-        self, *, book: Book, tier: Tier | None = None, cause: TermsCause = TermsCause.TICKET_CHANGED, act: Act
-    ) -> None:
-        """Go by the terms that the ticket would be given now; `tier` is the requester's, None: as it was.
+    def choose_terms(self, *, book: Book, tier: Tier | None = None, act: Act) -> None:
+        """Go by other terms where what is pending makes another policy hold; `tier` is the requester's, None: as it was.
 
-        The same ones again change nothing.
+        Where the same policy holds the ticket stays with the version it goes by, which may be an earlier one.
         """
-        tier = tier or self.tier
-        terms = book.choose(self.attributes._replace(tier=tier))
+        before, tier = self.attributes_before(), tier or self.tier
+        if self.tier is None:
+            before = before._replace(tier=tier)  # not known until now, which is no change
+        chosen, was = book.choose(self.attributes._replace(tier=tier)), book.choose(before)
+        same = (chosen and chosen.policy) == (was and was.policy)
+        self.go_by(self.terms if same else chosen, tier=tier, cause=TermsCause.TICKET_CHANGED, act=act)
+
+    def go_by(self, terms: SlaTerms | None, *, tier: Tier | None, cause: TermsCause, act: Act) -> None:
+        """Go by these terms, judged by this tier, from now on. Those that it goes by already change nothing."""
         if (terms, tier) != (self.terms, self.tier):
             self._record(
                 SlaTermsChanged,

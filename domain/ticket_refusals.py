@@ -116,6 +116,19 @@ class DueBeforeOpening(Rejected):
         )
 
 
+class OccurredBeforeOpening(Rejected):
+    """What happened to a ticket happened after it was opened."""
+
+    problem = "occurred-before-opening"
+
+    def __init__(self, occurred_at: str, opened_at: str) -> None:
+        super().__init__(
+            f"the ticket was opened at {opened_at}, so that nothing happened to it at {occurred_at}",
+            occurred_at=occurred_at,
+            opened_at=opened_at,
+        )
+
+
 class LinkedToItself(Rejected):
     """A ticket is linked to other tickets only."""
 

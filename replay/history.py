@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from storage.codec import Recorded
     from storage.database import Workspace
 
-KINDS = ("ticket", "customer", "agent", "team")
+KINDS = ("ticket", "customer", "agent", "team", "service_levels")
 NAMING = tuple(
     event.TOPIC for event in (AgentCreated, AgentRenamed, ContactChanged, Registered, TeamCreated, TeamRenamed)
 )
@@ -157,7 +157,7 @@ async def history(
 ) -> History:
     """Tell a stream's life, or that up to a version, from the bytes of the log; personal values are opened.
 
-    `kind` (ticket, customer, agent, team) refuses streams of other kinds. Raises NoSuchStream. What cannot be read
+    `kind` (one of KINDS) refuses streams of other kinds. Raises NoSuchStream. What cannot be read
     raises UnreadableEvent, which names the event; where it may be `marked`, the rest is told and it is marked.
     """
     rows = await workspace.log.stream(stream, upto=upto)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid4
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from storage.database import Database
 
@@ -18,7 +18,7 @@ PREFIX: Final = "desk"
 
 
 class Credential(NamedTuple):
-    """Who a token stands for, and in which workspace."""
+    """Who a token stands for, in which workspace, and what it may beyond its role."""
 
     id: UUID
     workspace: str
@@ -27,6 +27,7 @@ class Credential(NamedTuple):
     team_ids: tuple[UUID, ...]
     label: str
     expires_at: datetime | None
+    scopes: frozenset[str] = frozenset()
 
 
 async def issue(
@@ -38,6 +39,7 @@ async def issue(
     label: str,
     team_ids: Sequence[UUID] = (),
     expires_at: datetime | None = None,
+    scopes: Collection[str] = (),
 ) -> str:
     """Make a credential and give its token, which is shown this once and not stored."""
     token = f"{PREFIX}_{role}_{secrets.token_urlsafe(TOKEN_BYTES)}"
@@ -45,10 +47,10 @@ async def issue(
         await connection.execute(
             """
             INSERT INTO ledgerdesk.credentials
-                (id, workspace, token_hash, role, actor_id, team_ids, label, expires_at)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+                (id, workspace, token_hash, role, actor_id, team_ids, label, expires_at, scopes)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
-            (uuid4(), workspace, _hash(token), role, actor_id, list(team_ids), label, expires_at),
+            (uuid4(), workspace, _hash(token), role, actor_id, list(team_ids), label, expires_at, sorted(scopes)),
         )
     return token
 
@@ -61,7 +63,7 @@ async def find(database: Database, token: str) -> Credential | None:
     async with database.pool.connection() as connection:
         cursor = await connection.execute(
             """
-            SELECT id, workspace, role, actor_id, team_ids, label, expires_at FROM ledgerdesk.credentials
+            SELECT id, workspace, role, actor_id, team_ids, label, expires_at, scopes FROM ledgerdesk.credentials
             WHERE token_hash = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
             """,
             (_hash(token),),
@@ -70,7 +72,7 @@ async def find(database: Database, token: str) -> Credential | None:
         row = await cursor.fetchone()
     if row is None:
         return None
-    return Credential(row[0], row[1], row[2], row[3], tuple(row[4]), row[5], row[6])
+    return Credential(row[0], row[1], row[2], row[3], tuple(row[4]), row[5], row[6], frozenset(row[7]))
 
 
 async def revoke(database: Database, credential_id: UUID) -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_of, work
 from commands.desk import Desk
+from commands.request import SCOPES
 from domain.agent import Agent
 from domain.customer import Customer
 from domain.event import SYSTEM_ACTOR, Role
@@ -87,15 +88,22 @@ def issue(
     expires: Annotated[
         str | None, typer.Option(help="When it ends: an instant with its zone, or days such as 90d.")
     ] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do beyond its role: backdate (say when something occurred).")
+    ] = None,
 ) -> None:
     """Make a credential and print its token, this once."""
     until = None if expires is None else _instant(expires)
+    scopes = set(scope or ())
+    if unknown := scopes.difference(SCOPES):
+        message = f"There is no scope {', '.join(map(repr, sorted(unknown)))}; there is: {', '.join(SCOPES)}."
+        raise Failure(message, MISCONFIGURED)
 
     async def make() -> str:
         async with surroundings_of(context).workspace() as workspace:
             actor_id = await _bearer(workspace, role, agent, customer)
             return await credentials.issue(
-                workspace.database, workspace.name, role, actor_id, label=label, expires_at=until
+                workspace.database, workspace.name, role, actor_id, label=label, expires_at=until, scopes=scopes
             )
 
     typer.echo(work(make()))

@@ -336,6 +336,51 @@ def test_a_consumer_is_listed_told_to_try_again_to_pass_an_event_over_and_remove
     refused(desk("consumers", "remove", "relay"), 1, "no consumer 'relay'")
 
 
+OFFICE = {"name": "office", "time_zone": "Europe/Berlin", "hours": {"mon": [["09:00", "17:00"]]}}
+ALL = {"name": "all", "calendar": "office", "targets": [{"metric": "first_reply", "amount": 3600}]}
+
+
 def test_a_desk_that_has_adopted_nothing_says_what_holds(desk: Desk) -> None:
     assert desk("sla", "calendars").stdout == "No calendar has been adopted.\n"
     assert "the standard promises hold" in desk("sla", "policies").stdout
+
+
+def test_calendars_and_policies_are_adopted_from_files_and_listed(desk: Desk, tmp_path: Path) -> None:
+    office, everything = tmp_path / "office.json", tmp_path / "all.json"
+    office.write_text(json.dumps(OFFICE))
+    everything.write_text(json.dumps(ALL))
+    refused(desk("sla", "adopt-policy", str(everything)), 1, "No calendar 'office'", "none has been adopted")
+    adopted = desk("sla", "adopt-calendar", str(office))
+    assert adopted.stdout == "Adopted the calendar office, version 1; open tickets move to it.\n"
+    assert desk("sla", "adopt-calendar", str(office)).stdout == "In force already: calendar office, version 1.\n"
+    kept = desk("sla", "adopt-policy", str(everything), "--keep").stdout
+    assert kept == "Adopted the policy all, version 1; open tickets stay with what they go by.\n"
+    assert desk("sla", "calendars").stdout.split()[-3:] == ["office", "1", "Europe/Berlin"]
+    assert desk("sla", "policies").stdout.split()[-7:] == ["all", "1", "100", "office", "first_reply", "in", "force"]
+    assert desk("sla", "retire-policy", "all").stdout == "Retired the policy all; open tickets go by another.\n"
+    assert desk("sla", "retire-policy", "all").stdout == "It was retired before: all.\n"
+    assert desk("sla", "policies").stdout.split()[-1] == "retired"
+    refused(desk("sla", "retire-policy", "none"), 1, "No policy 'none' is in force")
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "words"),
+    [
+        ("adopt-policy", "{", ["JSON"]),
+        ("adopt-policy", json.dumps(ALL | {"targets": [{"metric": "first_reply", "amount": 0}]}), ["targets.0.amount"]),
+        ("adopt-policy", json.dumps(ALL | {"surprise": 1}), ["surprise"]),
+        ("adopt-calendar", json.dumps(OFFICE | {"hours": {"mon": [["25:00", "26:00"]]}}), ["hours.mon.0", "1 more"]),
+    ],
+)
+def test_a_file_that_is_no_calendar_or_policy_gives_one_sentence(
+    desk: Desk, tmp_path: Path, command: str, content: str, words: list[str]
+) -> None:
+    file = tmp_path / "terms.json"
+    file.write_text(content)
+    refused(desk("sla", command, str(file)), 2, str(file), *words)
+    refused(desk("sla", command, str(tmp_path / "none.json")), 2, "cannot be read")
+
+
+def test_a_credential_is_issued_with_scopes(desk: Desk) -> None:
+    assert desk("credential", "issue", "--role", "agent", "--scope", "backdate").stdout.startswith("desk_agent_")
+    refused(desk("credential", "issue", "--role", "agent", "--scope", "everything"), 2, "everything", "backdate")

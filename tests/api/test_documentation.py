@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from api.command_routes import path_of
 from api.problems import KINDS, all_kinds
 from commands.catalogue import COMMANDS
 
@@ -28,8 +29,7 @@ def references(schema: Any) -> set[str]:
 async def test_every_command_is_described_with_its_model_and_its_problems(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     for (kind, name), spec in COMMANDS.items():
-        path = f"/{kind}s" if spec.creates else f"/{kind}s/{{{kind}}}/{name}"
-        described = schema["paths"][path]["post"]
+        described = schema["paths"][path_of(spec, f"{{{kind}}}")]["post"]
         assert described["operationId"] == f"{kind}.{name}"
         body = described["requestBody"]["content"]["application/json"]["schema"]
         assert body == {"$ref": f"#/components/schemas/{spec.model.__name__}"}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from api.app import create_app
+from api.command_routes import path_of
 from api.problems import all_kinds
 from commands.catalogue import COMMANDS
 from domain.event import Role
@@ -375,7 +376,7 @@ def test_whatever_is_sent_is_carried_out_or_refused_but_never_breaks_the_desk(
     names = st.sampled_from([*spec.model.model_fields, "colour"])
     body = data.draw(st.dictionaries(names, values_of(ids), max_size=6), label="body")
     text = json.dumps(body, ensure_ascii=data.draw(st.booleans(), label="escaped")).encode(errors="surrogatepass")
-    path = f"/{spec.kind}s" if spec.creates else f"/{spec.kind}s/{ids[spec.kind]}/{spec.name}"
+    path = path_of(spec, ids.get(spec.kind, ""))
 
     async def send() -> tuple[int, httpx.Response, int]:
         before = await desk.head()

@@ -11,6 +11,7 @@ import pytest
 from commands.execution import COMMANDS
 from commands.identity import stream_id_for
 from domain.event import Rejected
+from domain.service_levels import SERVICE_LEVELS_ID
 from domain.ticket import MOST_TAGS
 from storage.database import Database
 from tests.commands.sending import Sender
@@ -54,6 +55,7 @@ class Scene:
         self.ids["ann"] = await here.customer("Ann", email="ann@example.org")
         self.ids["carol"] = await here.customer("Carol")
         self.ids["ticket"] = await here.ticket(self.ids["ann"], foreign_id="crm:1")
+        self.ids["service levels"] = SERVICE_LEVELS_ID
         self.ids["other"] = await here.ticket(self.ids["ann"])
 
     async def send(self, worker: Sender, said: Say) -> Outcome:
@@ -70,6 +72,7 @@ class Scene:
     @staticmethod
     def is_a(target: str, kind: str) -> bool:
         kinds = {"ticket": "ticket", "other": "ticket", "ann": "customer", "carol": "customer", "bob": "agent"}
+        kinds["service levels"] = "service_levels"
         return kinds.get(target, target.removeprefix("new ") if target.startswith("new ") else "team") == kind
 
 
@@ -97,6 +100,16 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 ASSIGNED = say("ticket", "assign", agent_id="bob", team_id="network")
 SOLVED = say("ticket", "solve", resolution_code="fixed")
 CLOSED = say("ticket", "close")
+OFFICE = say(
+    "service levels", "adopt-calendar", name="office", time_zone="Asia/Shanghai", hours={"mon": [["09:00", "18:00"]]}
+)
+LONGER = say(
+    "service levels", "adopt-calendar", name="office", time_zone="Asia/Shanghai", hours={"mon": [["08:00", "18:00"]]}
+)
+TARGETS = [{"metric": "first_reply", "amount": 3600}]
+ADOPTED = say("service levels", "adopt-policy", name="all", calendar="office", targets=TARGETS)
+STRICTER = say("service levels", "adopt-policy", name="all", targets=[{"metric": "first_reply", "amount": 60}])
+RETIRED = say("service levels", "retire-policy", name="all")
 LEVEL_2 = say("ticket", "escalate", level=2, team_id="network", reason="hard")
 MANY = [f"tag {number}" for number in range(MOST_TAGS)]
 
@@ -126,6 +139,10 @@ NO_LONGER: dict[str, tuple[list[Say], Say, list[Say]]] = {
     "contact-known": (
         [], say("carol", "change-contact", email="ann@example.org"), [say("ann", "change-contact", email=None)],
     ),
+    "unknown-calendar": ([], ADOPTED, [OFFICE]),
+    "unknown-policy": (
+        [], say("service levels", "retire-policy", name="all"), [OFFICE, ADOPTED],
+    ),
     "unknown-reference": (
         [],
         say("ticket", "assign", agent_id=str(stream_id_for("agent", "crm:zoe"))),
@@ -154,8 +171,9 @@ SAID_BY_THE_COMMAND_ALONE = {
     "linked-to-itself": "so whatever the ticket is",
     "correction-without-field": "so whatever the ticket is",
     "not-from-a-source": "no command of the desk says it",
-    "unknown-calendar": "no command of the desk says it",
-    "unknown-policy": "no command of the desk says it",
+    "occurred-before-opening": "a ticket was opened when it was opened",
+    "occurred-later": "said of the clock, not of the desk",
+    "not-sound": "so whatever has been adopted",
     "attachment-too-large": "an upload's size never changes",
     "already-exists": "nothing that exists ever ceases to; that it is found out in time is tested below",
 }
@@ -291,6 +309,9 @@ REPEATED: dict[tuple[str, str], tuple[list[Say], Say, list[Say]]] = {
     ),
     ("team", "rename"): ([], say("network", "rename", name="Net"), [say("network", "rename", name="Network")]),
     ("team", "deactivate"): ([], say("network", "deactivate"), [say("network", "reactivate")]),
+    ("service_levels", "adopt-calendar"): ([], OFFICE, [LONGER]),
+    ("service_levels", "adopt-policy"): ([OFFICE], ADOPTED, [STRICTER]),
+    ("service_levels", "retire-policy"): ([OFFICE, ADOPTED], RETIRED, [ADOPTED]),
     ("team", "reactivate"): (
         [say("network", "deactivate")], say("network", "reactivate"), [say("network", "deactivate")],
     ),

@@ -108,7 +108,6 @@ def test_a_change_that_makes_another_policy_hold_changes_the_terms(name: str) ->
     ticket = opened()
     ticket.collect_events()
     CHANGES[name](ticket)
-    assert ticket.matched_anew()
     ticket.choose_terms(book=BOOK, act=BY_ANN)
     (event,) = changes_of(ticket)
     assert (event.terms, event.previous_terms, event.cause) == (goes_by(name), ALL, TermsCause.TICKET_CHANGED)
@@ -130,22 +129,48 @@ def test_another_requester_brings_another_tier_even_where_the_policy_is_the_same
     assert ticket.attributes.tier is Tier.VIP
 
 
+def test_a_ticket_stays_with_an_earlier_version_while_the_same_policy_holds() -> None:
+    ticket = opened()
+    ticket.collect_events()
+    ticket.tag(tags=("smoke",), act=BY_ANN)
+    ticket.choose_terms(book=BOOK.with_policy("all", policy(9)), act=BY_ANN)
+    assert (changes_of(ticket), ticket.terms) == ([], ALL)
+    ticket.tag(tags=("fire",), act=BY_ANN)
+    ticket.choose_terms(book=BOOK.with_policy("all", policy(9)), act=BY_ANN)
+    assert ticket.terms == goes_by("tagged")
+
+
+def test_a_ticket_from_before_there_were_policies_stays_with_none_until_another_one_would_hold() -> None:
+    ticket = opened(EMPTY_BOOK, tier=None)
+    ticket.collect_events()
+    ticket.tag(tags=("smoke",), act=BY_ANN)
+    ticket.choose_terms(book=BOOK, tier=Tier.GOLD, act=BY_ANN)
+    (event,) = changes_of(ticket)
+    assert (event.terms, event.tier, event.previous_tier) == (None, Tier.GOLD, None)
+    ticket.change_priority(priority=Priority.URGENT, act=BY_ANN)
+    ticket.choose_terms(book=BOOK, act=BY_ANN)
+    assert ticket.terms == goes_by("urgent")
+
+
 def test_only_what_policies_look_at_is_a_reason_to_choose_terms_anew() -> None:
-    past = given(events.Opened)
-    ticket = past.aggregate
+    ticket = given(events.Opened).aggregate
     ticket.assign(agent=an_agent(BOB), act=BY_ANN)
     ticket.reply(text="Coming.", agent_id=ANN, act=BY_ANN)
     ticket.set_pending(act=BY_ANN)
-    assert not ticket.matched_anew()
+    ticket.set_due_date(metric=Metric.FIRST_REPLY, due_at=later(hours=1).at, act=BY_ANN)
+    assert ticket.attributes_before() == ticket.attributes
     ticket.assign(team=a_team(NETWORK), act=BY_ANN)
-    assert ticket.matched_anew()
+    ticket.tag(tags=("fire",), act=BY_ANN)
+    assert ticket.attributes_before() == ticket.attributes._replace(team_id=None, tags=())
 
 
-def test_terms_of_a_policy_that_was_adopted_anew_name_its_version() -> None:
+def test_a_ticket_is_told_to_go_by_other_terms_once() -> None:
     ticket = opened()
-    ticket.choose_terms(book=BOOK.with_policy("all", policy(9)), cause=TermsCause.POLICY_ADOPTED, act=BY_ANN)
+    again = SlaTerms(policy="all", policy_version=2)
+    for _ in range(2):
+        ticket.go_by(again, tier=Tier.STANDARD, cause=TermsCause.POLICY_ADOPTED, act=BY_ANN)
     (event,) = changes_of(ticket)
-    assert (event.terms, event.cause) == (SlaTerms(policy="all", policy_version=2), TermsCause.POLICY_ADOPTED)
+    assert (event.terms, event.previous_terms, event.cause) == (again, ALL, TermsCause.POLICY_ADOPTED)
 
 
 def test_a_due_date_is_set_with_a_reason_and_cleared_again() -> None:
