@@ -53,9 +53,11 @@ class PromisedTicket(Aggregate):
         return Attributes(self.priority, self.tier, self.type, self.channel, self.team_id, self.category, self.tags)
 
     def attributes_before(self) -> Attributes:
-        """Give what policies looked at before what is pending."""
+        """Give what policies looked at before what is pending, or when terms were last chosen among that."""
         found = self.attributes
         for event in reversed(self._pending_events):
+            if isinstance(event, SlaTermsChanged):
+                break
             told = vars(event)
             found = found._replace(**{name: told[old] for name, old in _PREVIOUS if old in told})
         return found

@@ -66,7 +66,7 @@ async def _decide(
     """Let an ordinary command decide on a ticket. Raises its refusals."""
     command_id = uuid5(cause.command_id or ticket.id, name)
     request = Request(CALLER, moment.now, command_id, cause.correlation_id, cause.command_id)
-    decision = Decision(desk, request, command.reason, moment.epoch)
+    decision = Decision(desk, request, command, moment.epoch)
     await COMMANDS["ticket", name].decide(decision, ticket, command)
     guards.update(decision.guards)
 

@@ -75,8 +75,7 @@ class Story:
         """Carry a command out, and choose terms anew where it changed what policies look at."""
         act = Act(minutes(at), by, reason=reason)
         getattr(self.ticket, command)(**said, act=act)
-        if self.ticket.matched_anew():
-            self.ticket.choose_terms(book=self.book, act=act)
+        self.ticket.choose_terms(book=self.book, act=act)
         self._take_note()
         return self
 
@@ -90,7 +89,8 @@ class Story:
         self.book = book
         if move:
             act = Act(minutes(at), BY_SYSTEM)
-            self.ticket.choose_terms(book=book, cause=TermsCause.POLICY_ADOPTED, act=act)
+            terms = book.choose(self.ticket.attributes)
+            self.ticket.go_by(terms, tier=self.ticket.tier, cause=TermsCause.POLICY_ADOPTED, act=act)
             self._take_note()
         return self
 

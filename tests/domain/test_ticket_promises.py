@@ -152,6 +152,15 @@ def test_a_ticket_from_before_there_were_policies_stays_with_none_until_another_
     assert ticket.terms == goes_by("urgent")
 
 
+def test_terms_that_changed_within_a_command_change_back_when_what_they_were_for_is_taken_back() -> None:
+    ticket = opened()
+    ticket.collect_events()
+    for change in (ticket.tag, ticket.untag):
+        change(tags=("fire",), act=BY_ANN)
+        ticket.choose_terms(book=BOOK, act=BY_ANN)
+    assert [event.terms for event in changes_of(ticket)] == [goes_by("tagged"), ALL]
+
+
 def test_only_what_policies_look_at_is_a_reason_to_choose_terms_anew() -> None:
     ticket = given(events.Opened).aggregate
     ticket.assign(agent=an_agent(BOB), act=BY_ANN)
