@@ -120,11 +120,11 @@ class Step(BaseModel):
     offset_seconds: Annotated[int, Field(ge=-LONGEST_SECONDS, le=LONGEST_SECONDS, strict=True)]
     action: Literal["remind", "notify", "raise_level", "reassign"]
     note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-    """For `notify`: what the note on the ticket says."""
+    """For `notify`: what the note on the ticket says; without one it says what falls due."""
     level: Annotated[int, Field(ge=1, le=3, strict=True)] | None = None
     """For `raise_level`."""
     team_id: UUID | None = None
-    """For `raise_level` and `reassign`."""
+    """For `raise_level`, where it is not the team that has the ticket, and for `reassign`."""
     agent_id: UUID | None = None
     """For `reassign`."""
 
@@ -212,8 +212,8 @@ def _of_amount(target: Target, where: str) -> Iterator[Complaint]:
 
 _STEP_SAYS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "remind": (frozenset(), frozenset()),
-    "notify": (frozenset({"note"}), frozenset({"note"})),
-    "raise_level": (frozenset({"level", "team_id"}), frozenset({"level", "team_id"})),
+    "notify": (frozenset(), frozenset({"note"})),
+    "raise_level": (frozenset({"level"}), frozenset({"level", "team_id"})),
     "reassign": (frozenset(), frozenset({"team_id", "agent_id"})),
 }
 """Action → what it has to say, and what it may say."""

@@ -13,6 +13,7 @@ from commands.identity import stream_id_for
 from domain.event import Rejected
 from domain.service_levels import SERVICE_LEVELS_ID
 from domain.ticket import MOST_TAGS
+from domain.what_if import NothingToCompare
 from storage.database import Database
 from tests.commands.sending import Sender
 
@@ -174,6 +175,7 @@ SAID_BY_THE_COMMAND_ALONE = {
     "occurred-before-opening": "a ticket was opened when it was opened",
     "occurred-later": "said of the clock, not of the desk",
     "not-sound": "so whatever has been adopted",
+    NothingToCompare.problem: "no command of the desk says it",
     "attachment-too-large": "an upload's size never changes",
     "already-exists": "nothing that exists ever ceases to; that it is found out in time is tested below",
 }
