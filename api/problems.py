@@ -256,7 +256,8 @@ def _document(
 
 
 _OF_VALUES: Final = dict.fromkeys(
-    ("not-sound", "unknown-calendar", "unknown-policy", "occurred-later"), HTTPStatus.UNPROCESSABLE_ENTITY
+    ("unusable-calendar", "unusable-policy", "unknown-calendar", "unknown-policy", "occurred-later"),
+    HTTPStatus.UNPROCESSABLE_ENTITY,
 )
 """Refusals of what was said rather than of when it was said."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from pydantic import BaseModel, Field
 
 from commands.execution import Decision, command
+from commands.holidays import Holidays
 from commands.request import ADMINISTRATORS, Command
 from domain.agent import Agent
 from domain.calendar import CalendarTerms
@@ -33,7 +34,9 @@ class ServiceLevelsCommand(Command):
 
 
 class AdoptCalendar(ServiceLevelsCommand, CalendarTerms):
-    """Adopt a version of a calendar."""
+    """Adopt a version of a calendar; holidays are those of a country or region as known now, or dates of one's own."""
+
+    holidays: Holidays = None
 
 
 class AdoptPolicy(ServiceLevelsCommand, PolicyTerms):

@@ -8,14 +8,12 @@ from uuid import UUID
 
 from eventsourcing.domain import OriginatorIDError
 
-from domain import sla_policy
+from domain import calendar_faults, policy_faults
 from domain.business_time import Hours
 from domain.calendar import CalendarTerms
-from domain.calendar_faults import verify
 from domain.event import Aggregate, Event, Rejected
 from domain.sla_policy import Attributes, Match, PolicyTerms, standard_policy
 from domain.sla_terms import SlaTerms
-from domain.soundness import not_text, require_sound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -266,20 +264,20 @@ class ServiceLevels(Aggregate):
         versions = self.book.calendars.get(name, ())
         if versions and versions[-1] == terms:
             return
-        verify(terms)
+        calendar_faults.verify(terms)
         self.record(CalendarAdopted, act, name=name, version=len(versions) + 1, terms=terms, open_tickets=open_tickets)
 
     def adopt_policy(self, *, name: str, terms: PolicyTerms, open_tickets: OpenTickets = "move", act: Act) -> None:
         """Adopt a version of a policy; the terms that are in force again change nothing.
 
-        Raises NotSound, UnknownCalendar.
+        Raises UnusablePolicy, UnknownCalendar.
         """
-        require_sound([*not_text(terms.model_dump()), *sla_policy.complaints(terms)])
         if terms.calendar is not None and terms.calendar not in self.book.calendars:
             raise UnknownCalendar(terms.calendar, self.book.calendars)
         versions = self.book.policies.get(name, ())
         if versions and versions[-1] == terms and name not in self.book.retired:
             return
+        policy_faults.verify(terms)
         self.record(PolicyAdopted, act, name=name, version=len(versions) + 1, terms=terms, open_tickets=open_tickets)
 
     def retire_policy(self, *, name: str, open_tickets: OpenTickets = "move", act: Act) -> None:

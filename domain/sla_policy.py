@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -12,16 +12,10 @@ from domain.customer_events import Tier
 from domain.event import Channel
 from domain.priority import Priority
 from domain.sla_terms import Metric
-from domain.soundness import Complaint
 from domain.status import Status
+from domain.text import Label, Tag, printable_text
 from domain.ticket_events import TicketType
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-MOST_TARGETS: Final = 500
-MOST_STEPS: Final = 20
-MOST_VALUES: Final = 500  # that one condition may name
 LONGEST_SECONDS: Final = 10 * 366 * 86_400
 LONGEST_DAYS: Final = 3_660
 
@@ -92,8 +86,8 @@ class Match(BaseModel):
     types: tuple[TicketType, ...] | None = None
     channels: tuple[Channel, ...] | None = None
     teams: tuple[UUID, ...] | None = None
-    categories: tuple[str, ...] | None = None
-    tags: tuple[str, ...] | None = None
+    categories: tuple[Label, ...] | None = None
+    tags: tuple[Tag, ...] | None = None
 
     def holds(self, ticket: Attributes) -> bool:
         """Tell whether a ticket is one of these."""
@@ -119,7 +113,7 @@ class Step(BaseModel):
 
     offset_seconds: Annotated[int, Field(ge=-LONGEST_SECONDS, le=LONGEST_SECONDS, strict=True)]
     action: Literal["remind", "notify", "raise_level", "reassign"]
-    note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    note: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(printable_text)] | None = None
     """For `notify`: what the note on the ticket says; without one it says what falls due."""
     level: Annotated[int, Field(ge=1, le=3, strict=True)] | None = None
     """For `raise_level`."""
@@ -159,7 +153,7 @@ class PolicyTerms(BaseModel):
 
     order: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 100
     match: Match = Match()
-    calendar: str | None = None
+    calendar: Label | None = None
     targets: tuple[Target, ...]
     pauses: dict[Metric, tuple[Status, ...]] = Field(default_factory=dict)
     until_closed: tuple[SettledMetric, ...] = ()
@@ -171,63 +165,6 @@ class PolicyTerms(BaseModel):
     def paused_in(self, metric: Metric) -> tuple[Status, ...]:
         """Name the statuses in which a metric stands still."""
         return self.pauses.get(metric, DEFAULT_PAUSES.get(metric, ()))
-
-
-def complaints(terms: PolicyTerms) -> Iterator[Complaint]:
-    """Name what makes no sense in a policy, beyond what its values may be one by one."""
-    yield from _of_match(terms.match, "/match")
-    if len(terms.targets) > MOST_TARGETS:
-        yield Complaint("/targets", f"a policy has at most {MOST_TARGETS} targets")
-        return
-    seen: dict[str, int] = {}
-    for number, target in enumerate(terms.targets):
-        here = f"/targets/{number}"
-        first = seen.setdefault(f"{target.metric} {target.match.model_dump_json()}", number)
-        if first != number:
-            yield Complaint(here, f"is for the same tickets and metric as the target at {first}, and never counts")
-        yield from _of_match(target.match, f"{here}/match")
-        yield from _of_amount(target, here)
-        if len(target.steps) > MOST_STEPS:
-            yield Complaint(f"{here}/steps", f"a target has at most {MOST_STEPS} steps")
-        for place, step in enumerate(target.steps):
-            yield from _of_step(step, f"{here}/steps/{place}")
-
-
-def _of_match(match: Match, where: str) -> Iterator[Complaint]:
-    for name in Match.model_fields:
-        values: tuple[object, ...] | None = getattr(match, name)
-        if values == ():
-            yield Complaint(f"{where}/{name}", "an empty list holds for no ticket; leave it out to take all")
-        elif values is not None and len(values) > MOST_VALUES:
-            yield Complaint(f"{where}/{name}", f"names more than {MOST_VALUES} values")
-
-
-def _of_amount(target: Target, where: str) -> Iterator[Complaint]:
-    if target.unit is not Unit.BUSINESS_DAYS:
-        if target.end_of_day:
-            yield Complaint(f"{where}/end_of_day", "only a target in business_days ends with a day")
-    elif target.amount > LONGEST_DAYS:
-        yield Complaint(f"{where}/amount", f"is in days, of which there are at most {LONGEST_DAYS}")
-
-
-_STEP_SAYS: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
-    "remind": (frozenset(), frozenset()),
-    "notify": (frozenset(), frozenset({"note"})),
-    "raise_level": (frozenset({"level"}), frozenset({"level", "team_id"})),
-    "reassign": (frozenset(), frozenset({"team_id", "agent_id"})),
-}
-"""Action → what it has to say, and what it may say."""
-
-
-def _of_step(step: Step, where: str) -> Iterator[Complaint]:
-    said = {name for name in ("note", "level", "team_id", "agent_id") if getattr(step, name) is not None}
-    wanted, allowed = _STEP_SAYS[step.action]
-    for name in sorted(wanted - said):
-        yield Complaint(f"{where}/{name}", f"{step.action} wants a {name}")
-    for name in sorted(said - allowed):
-        yield Complaint(f"{where}/{name}", f"{step.action} has no {name}")
-    if step.action == "reassign" and not said & allowed:
-        yield Complaint(where, "reassign wants a team_id, an agent_id or both")
 
 
 DEFAULT_PAUSES: Final[dict[Metric, tuple[Status, ...]]] = {

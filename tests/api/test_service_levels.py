@@ -56,6 +56,17 @@ async def test_a_calendar_and_a_policy_are_adopted_and_read_back(desk: DeskOverH
     assert [one["retired"] for one in (await desk.get("/service-levels")).json()["policies"]] == [False, True]
 
 
+async def test_holidays_of_a_country_are_looked_up_when_a_calendar_is_adopted(desk: DeskOverHttp) -> None:
+    china = OFFICE | {"time_zone": "Asia/Shanghai", "holidays": {"country": "CN", "years": [2024]}}
+    await adopted(desk, "calendar", china)
+    terms = (await desk.get("/service-levels/calendars/office")).json()["terms"]
+    assert "2024-10-01" in terms["holidays"]["closed"]
+    assert "2024-09-29" in terms["holidays"]["working"], "a Sunday worked for the National Day"
+    assert terms["holidays"]["source"].startswith("holidays ")
+    sunday = (await desk.get("/service-levels/calendars/office/hours?at=2024-09-29T10:00:00%2B08:00")).json()
+    assert sunday["open"] is True
+
+
 async def test_what_is_opened_goes_by_what_was_adopted(desk: DeskOverHttp) -> None:
     await adopted(desk, "calendar", OFFICE)
     await adopted(desk, "policy", POLICY)
@@ -83,9 +94,14 @@ async def test_a_command_on_service_levels_depends_on_their_version(desk: DeskOv
         ("policy", POLICY | {"targets": [TARGET | {"amount": -5}]}, "#/targets/0/amount", "greater than 0"),
         ("policy", POLICY | {"targets": [TARGET | {"amount": 1.5}]}, "#/targets/0/amount", "integer"),
         ("policy", POLICY | {"targets": [TARGET | {"metric": "joy"}]}, "#/targets/0/metric", "first_reply"),
-        ("policy", POLICY | {"match": {"tiers": []}}, "#/match/tiers", "holds for no ticket"),
+        ("policy", POLICY | {"match": {"tiers": []}}, None, "match.tiers: an empty list holds for no ticket"),
+        ("policy", POLICY | {"match": {"tags": ["a\x00"]}}, "#/match/tags/0", "not text"),
         ("policy", {"targets": [TARGET]}, "#/name", "required"),
-        ("calendar", OFFICE | {"hours": {"mon": [["25:00", "26:00"]]}}, "#/hours/mon/0/0", "pattern"),
+        ("calendar", OFFICE | {"hours": {"mon": [["25:00", "26:00"]]}}, "#/hours/mon/0/0", "no time of a day"),
+        ("calendar", OFFICE | {"time_zone": "Europe/Berln"}, None, "'Europe/Berln' is not a known time zone; did you"),
+        ("calendar", OFFICE | {"hours": {}}, None, "a deadline would never come"),
+        ("calendar", OFFICE | {"hours": {"mon": [["09:00", "12:00"], ["11:00", "13:00"]]}}, None, "overlap"),
+        ("calendar", OFFICE | {"holidays": {"country": "XX", "years": [2026]}}, "#/holidays", "no holidays are known"),
         ("calendar", OFFICE | {"hours": {"monday": []}}, "#/hours/monday/[key]", "mon"),
         ("calendar", OFFICE | {"closed_days": {"2026-02-30": "x"}}, "#/closed_days/2026-02-30/[key]", "date"),
     ],
@@ -96,12 +112,14 @@ async def test_what_makes_no_sense_is_refused_in_clear_words(
     answer = await desk.post(f"/service-levels/adopt-{what}", body, role=ADMINISTRATOR)
     problem = answer.json()
     assert answer.status_code == 422, problem
-    errors = problem.get("errors") or problem["details"].get("errors")
+    errors = problem.get("errors", ())
     if pointer is None:
-        assert words in problem["detail"]
-        assert problem["type"] == "/problems/unknown-calendar"
+        assert words.lower() in problem["detail"].lower()
+        assert problem["type"] in {
+            f"/problems/{what}" for what in ("unknown-calendar", "unusable-calendar", "unusable-policy")
+        }
     else:
-        assert pointer in {error["pointer"] for error in errors}
+        assert pointer in {error["pointer"] for error in errors}, errors
         assert any(words in error["detail"] for error in errors)
     assert await desk.head() == 3, "nothing was recorded"
 
