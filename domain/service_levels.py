@@ -272,12 +272,12 @@ class ServiceLevels(Aggregate):
 
         Raises UnusablePolicy, UnknownCalendar.
         """
+        policy_faults.verify(terms)
         if terms.calendar is not None and terms.calendar not in self.book.calendars:
             raise UnknownCalendar(terms.calendar, self.book.calendars)
         versions = self.book.policies.get(name, ())
         if versions and versions[-1] == terms and name not in self.book.retired:
             return
-        policy_faults.verify(terms)
         self.record(PolicyAdopted, act, name=name, version=len(versions) + 1, terms=terms, open_tickets=open_tickets)
 
     def retire_policy(self, *, name: str, open_tickets: OpenTickets = "move", act: Act) -> None:
