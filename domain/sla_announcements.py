@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from domain.sla_clocks import clocks
+from domain.sla_clocks import clocks, ran_until
 from domain.sla_counting import SECOND, time_deadline, used_up
 from domain.sla_policy import Unit
 from domain.sla_terms import Metric
@@ -80,13 +80,6 @@ def next_at(timeline: Timeline, levels: Levels, found: Sequence[Clock] | None = 
 _NEVER: Final = 1 << 62
 
 
-def _until(clock: Clock, moment: int) -> int:
-    """Give until when a clock is known to have run."""
-    if clock.ended is not None:
-        return min(clock.ended, moment)
-    return moment if clock.paused is None else min(clock.paused, moment)
-
-
 def _reached(
     timeline: Timeline, levels: Levels, found: Sequence[Clock], moment: int
 ) -> Iterator[tuple[int, Clock, Step | None]]:
@@ -96,7 +89,7 @@ def _reached(
         return
     said = {(one.metric, one.at, one.step) for one in timeline.announced}
     for clock in found:
-        until, due = _until(clock, moment), clock.due
+        until, due = min(ran_until(clock, moment), moment), clock.due
         if since < due < until and (clock.metric, due, None) not in said:
             yield due, clock, None
         for step in clock.target.steps if clock.target is not None else ():
@@ -108,7 +101,7 @@ def _reached(
 
 
 def _contradicted(timeline: Timeline, found: Sequence[Clock], moment: int) -> list[Announced]:
-    stands = {(clock.metric, clock.due) for clock in found if clock.due < _until(clock, moment)}
+    stands = {(clock.metric, clock.due) for clock in found if clock.due < min(ran_until(clock, moment), moment)}
     return [one for one in timeline.announced if one.step is None and (one.metric, one.at) not in stands]
 
 

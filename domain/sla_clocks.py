@@ -447,38 +447,36 @@ def state(clock: Clock | None, now: datetime) -> ClockState:
     """Say how a promise stands at `now`. Fulfilled at the due instant itself is met; breached is only after it."""
     if clock is None:
         return ClockState.NOT_APPLICABLE
-    ended, paused = clock.ended, clock.paused
-    until = ended if ended is not None else paused if paused is not None else microseconds(now)
-    if until > clock.due:
+    if ran_until(clock, microseconds(now)) > clock.due:
         return ClockState.BREACHED
-    if ended is not None:
+    if clock.ended is not None:
         return ClockState.MET if clock.fulfilled else ClockState.NOT_APPLICABLE
-    return ClockState.PAUSED if paused is not None else ClockState.ACTIVE
+    return ClockState.PAUSED if clock.paused is not None else ClockState.ACTIVE
 
 
 def used(clock: Clock, levels: Levels, now: datetime) -> timedelta:
     """Give the time that has been counted by `now`, as the target counts it; nothing counted is 0, not missing."""
-    return timedelta(microseconds=_counted(clock, levels, clock.started, _until(clock, now)))
+    return timedelta(microseconds=_counted(clock, levels, clock.started, ran_until(clock, microseconds(now))))
 
 
 def remaining(clock: Clock, levels: Levels, now: datetime) -> timedelta:
     """Give the time that is left at `now`, as the target counts it; negative by how much it is overdue."""
-    return timedelta(microseconds=_left(clock, levels, _until(clock, now)))
+    return timedelta(microseconds=_left(clock, levels, ran_until(clock, microseconds(now))))
 
 
 def percent(clock: Clock, levels: Levels, now: datetime) -> float:
     """Give how much of the time allowed is used at `now`, in hundredths; over 100 where it is overdue."""
-    until = _until(clock, now)
+    until = ran_until(clock, microseconds(now))
     ran = _counted(clock, levels, clock.started, until)
     allowed = ran + _left(clock, levels, until)
     return 100 * ran / allowed if allowed > 0 else 100.0
 
 
-def _until(clock: Clock, now: datetime) -> int:
-    for at in (clock.ended, clock.paused):
-        if at is not None:
-            return at
-    return max(microseconds(now), clock.started)
+def ran_until(clock: Clock, moment: int) -> int:
+    """Give until when a clock has run at a moment, both in microseconds since 1970: one that stands still, no longer."""
+    if clock.ended is not None:
+        return clock.ended
+    return max(moment, clock.started) if clock.paused is None else clock.paused
 
 
 def _left(clock: Clock, levels: Levels, until: int) -> int:

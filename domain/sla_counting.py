@@ -59,7 +59,7 @@ def used_up(
     if len(calendars) == 1:
         return time_deadline(levels.hours(calendars[0][1]), span, started, pauses)
     left = span
-    stretches = list(_by_calendar(levels, started, pauses, calendars))
+    stretches = list(by_calendar(levels, started, pauses, calendars))
     for start, end, hours, into_pause in stretches[:-1]:
         ran = _between(hours, start, end)
         if ran > left or (ran == left and (not into_pause or _add(hours, start, left) < end)):
@@ -115,13 +115,13 @@ def counted(
     """
     if unit is Unit.CALENDAR:
         calendars = ((start, None),)
-    for begins, ends, hours, _ in _by_calendar(levels, start, [*pauses, (end, end)], calendars):
+    for begins, ends, hours, _ in by_calendar(levels, start, [*pauses, (end, end)], calendars):
         if begins >= end:
             return
         yield begins, min(ends, end), _between(hours, begins, min(ends, end))
 
 
-def _by_calendar(
+def by_calendar(
     levels: Levels, started: int, pauses: Sequence[Span], calendars: Calendars
 ) -> Iterator[tuple[int, int, Hours | None, bool]]:
     """Give the stretches between pauses and changes of calendar, with whether each ends in a pause; the last is endless."""
