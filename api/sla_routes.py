@@ -16,7 +16,8 @@ from api.people_routes import LISTING_PROBLEMS
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
 from api.view_pages import After, CursorText, Limit, known_position, reading_desk, true_of, wait_if_asked
 from domain.priority import Priority
-from domain.sla import ClockState, Metric
+from domain.sla_clocks import ClockState
+from domain.sla_terms import Metric
 from domain.ticket import Ticket
 from projections import sla_clock
 

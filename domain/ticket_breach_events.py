@@ -40,8 +40,8 @@ class CalendarSince(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     from_at: AwareDatetime
-    calendar: str | None
-    calendar_version: int | None
+    calendar: str | None = None
+    calendar_version: int | None = None
 
 
 class ClockEvent(TicketEvent):

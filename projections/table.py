@@ -33,11 +33,15 @@ Rows = dict[Key, Row]
 
 
 class Column(NamedTuple):
-    """One column; `type` as PostgreSQL names it. Text is compared by bytes, as no collation is the same everywhere."""
+    """One column; `type` as PostgreSQL names it. Text is compared by bytes, as no collation is the same everywhere.
+
+    Where a row is kept as it was, the column is too unless `past` is false: no list shows it.
+    """
 
     name: str
     type: str
     null: bool = True
+    past: bool = True
 
     @property
     def definition(self) -> Composed:
@@ -68,6 +72,11 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The columns' names in order."""
         return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def names_of_past(self) -> tuple[str, ...]:
+        """The columns of rows as they were."""
+        return tuple(column.name for column in self.columns if column.past)
 
     @cached_property
     def key_places(self) -> tuple[int, ...]:
@@ -108,7 +117,8 @@ class Shelf:
                 SQL("{0} = excluded.{0}").format(Identifier(name)) for name in table.names if name not in table.key
             ),
             "same": SQL(" AND ").join(SQL("t.{0} = n.{0}").format(Identifier(name)) for name in table.key),
-            "old": SQL(", ").join(SQL("t.{}").format(Identifier(name)) for name in table.names),
+            "lasting": SQL(", ").join(map(Identifier, table.names_of_past)),
+            "old": SQL(", ").join(SQL("t.{}").format(Identifier(name)) for name in table.names_of_past),
         }
         self.columns = columns
         self._sql_load = SQL(_LOAD).format(**parts).as_string()
@@ -133,7 +143,7 @@ class Shelf:
         """Make the table of rows as they were, where the view keeps them."""
         if not self.table.keeps_past:
             return
-        definitions = [column.definition for column in self.table.columns]
+        definitions = [column.definition for column in self.table.columns if column.past]
         await connection.execute(
             SQL("CREATE TABLE {} ({}, until bigint NOT NULL, replaced_at timestamptz NOT NULL)").format(
                 self.past, SQL(", ").join(definitions)
@@ -253,7 +263,7 @@ _SAVING_WITH_PAST = (
     _SAVING
     + """,
 {replaced} AS (
-    INSERT INTO {past} ({columns}, until, replaced_at)
+    INSERT INTO {past} ({lasting}, until, replaced_at)
     SELECT {old}, n.{since}, now() FROM {rows} n
     CROSS JOIN LATERAL (SELECT * FROM {place} t WHERE {same} OFFSET 0) t
 )

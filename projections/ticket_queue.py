@@ -9,41 +9,28 @@ from uuid import UUID  # noqa: TC003 - part of the public row
 
 from psycopg.sql import Identifier
 
-from domain import sla, ticket_clocks
 from domain import ticket_events as happened
+from domain import ticket_timeline
 from domain.priority import Priority
-from domain.sla import Metric
+from domain.service_levels import EMPTY_BOOK
+from domain.sla_announcements import next_at
+from domain.sla_clocks import FINISHED, falls_due
+from domain.spans import instant
 from domain.status import Status
-from domain.ticket_clocks import FINISHED, METRICS, Promise
+from domain.ticket_timeline import after, encode
 from projections.listing import Counts, Listing, count_rows, find_row, list_rows, summarise
+from projections.promises import BY_BOOK, clocks_by, timeline_in
 from projections.selection import Sort, Where
-from projections.table import Column, Row, Rows, Table
+from projections.table import Column, Key, Row, Rows, Table
 from projections.view import View, topics_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from domain.service_levels import Book
+    from domain.ticket_timeline import Timeline
     from storage.codec import Recorded
     from storage.database import Workspace
-
-
-class _Promised(NamedTuple):
-    """The columns in which a ticket's row keeps how one promise stands, so that its clock can be run on.
-
-    `priority` is None where it is the ticket's, as it nearly always is.
-    """
-
-    due_at: str
-    met_at: str
-    paused_at: str
-    priority: str
-
-
-PROMISED: Final = {metric: _Promised(*(f"{metric}_{name}" for name in _Promised._fields)) for metric in METRICS}
-
-
-def _promise_columns(names: _Promised) -> list[Column]:
-    return [Column(name, "text" if name == names.priority else "timestamptz") for name in names]
 
 
 UNFINISHED: Final = "status IN ({})".format(", ".join(f"'{one}'" for one in Status if one not in FINISHED))
@@ -73,7 +60,10 @@ TABLE: Final = Table(
         Column("wake_at", "timestamptz"),
         # The earliest instant at which a promise whose clock runs falls due.
         Column("due_at", "timestamptz"),
-        *(column for names in PROMISED.values() for column in _promise_columns(names)),
+        # When it is worth looking whether something about the ticket has to be put on record: see `timer_at`.
+        Column("timer_at", "timestamptz"),
+        # What clocks follow from, as `ticket_timeline.encode` writes it.
+        Column("timeline", "text", null=False, past=False),
     ),
     key=("ticket_id",),
     # Of equally cheap ones, as all are while the table is empty, the planner takes the one made last.
@@ -87,12 +77,10 @@ TABLE: Final = Table(
         "(team_id, status, updated_at, number)",
         f"(team_id, status, coalesce(due_at, 'infinity'), number) WHERE {UNFINISHED}",
         f"(team_id, status, urgency_rank, opened_at, number) WHERE {UNFINISHED}",
+        "(timer_at, number) WHERE timer_at IS NOT NULL",
     ),
     keeps_past=True,
 )
-
-_POLICY: Final = sla.STANDARD
-_FIRST_REPLY_MET: Final = PROMISED[Metric.FIRST_REPLY].met_at
 
 RANKS: Final[dict[str, int]] = {Priority.URGENT: 0, Priority.HIGH: 1, Priority.NORMAL: 2, Priority.LOW: 3}
 
@@ -129,14 +117,19 @@ _TAKEN: Final[dict[type[happened.TicketEvent], tuple[str, ...]]] = {
 """Event → its fields that are columns of the same name, as they are after it. Every status is taken as well."""
 
 
-def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: C901 - a Draft, written out: half of a rebuild
-    """Follow each ticket's present values; every event of a ticket moves its `updated_at` and `since`."""
+def fold(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> Rows:  # noqa: C901, PLR0912 - a Draft, written out: half of a rebuild
+    """Follow each ticket's present values; every event of a ticket moves its `updated_at` and `since`.
+
+    Clocks are worked out once for each ticket, as they are after its last event here: they follow from its timeline.
+    """
     changed: Rows = {}
+    timelines: dict[Key, Timeline] = {}
     for event, position, _ in recorded:
         kind, values = type(event), event.__dict__
         key = (values["originator_id"],)
         if kind is happened.Opened:
             changed[key] = _opened(event, position)
+            timelines[key] = after(None, event)
             continue
         row = changed.get(key)
         if row is None:
@@ -151,16 +144,12 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: C901 - a Dr
         # Occurred times of foreign histories may step back; the latest is when the ticket last changed.
         if at > row["updated_at"]:  # noqa: PLR1730 - `max` takes thrice as long
             row["updated_at"] = at
+        timeline = timelines.get(key) or timeline_in(row["timeline"])
+        moved_on = after(timeline, event)
+        if moved_on is not timeline:
+            timelines[key] = moved_on
         status = values.get("status")
-        moved = status is not None and status != row["status"]
-        # A first reply is given once and for all: only moves and priorities touch clocks after it.
-        if (
-            (moved and (status in FINISHED) != (row["status"] in FINISHED))
-            or (kind in ticket_clocks.RUN_BY and row[_FIRST_REPLY_MET] is None)
-            or kind is happened.PriorityChanged
-        ):
-            _run_clocks(row, event)
-        if moved:
+        if status is not None and status != row["status"]:
             _take_status(row, status, at)
         if kind in _TAKEN:
             for name in _TAKEN[kind]:
@@ -171,11 +160,13 @@ def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:  # noqa: C901 - a Dr
             row["subject_sealed"] = event.subject
         elif kind is happened.Tagged or kind is happened.Untagged:
             row["tags"] = list(event.tags)
+    for key, timeline in timelines.items():
+        _run_clocks(changed[key], timeline, book)
     return changed
 
 
 def _opened(event: happened.Opened, position: int) -> Row:
-    row: Row = {
+    return {
         "ticket_id": event.originator_id,
         "since": position,
         "number": position,
@@ -198,35 +189,18 @@ def _opened(event: happened.Opened, position: int) -> Row:
         "solved_at": None,
         "wake_at": None,
         "due_at": None,
+        "timer_at": None,
+        "timeline": "",
     }
-    for metric, names in PROMISED.items():
-        _take_promise(row, names, ticket_clocks.opened(_POLICY, metric, event), event.priority)
-    return row
 
 
-def _run_clocks(row: Row, event: happened.TicketEvent) -> None:
-    """Take what an event does to the promises about the ticket, whose status and priority are still as before it."""
-    status, priority = row["status"], Priority(row["priority"])
-    touched = ticket_clocks.touched(event, status)
-    becomes = event.priority if isinstance(event, happened.PriorityChanged) else priority
-    row["due_at"] = None
-    for metric, names in PROMISED.items():
-        due_at, met_at, paused_at, due_priority = names
-        followed = row[due_priority]
-        promise = Promise(
-            row[due_at], row[met_at], row[paused_at], priority if followed is None else Priority(followed)
-        )
-        if metric in touched:
-            promise = ticket_clocks.after(_POLICY, metric, promise, event, status=status, priority=priority)
-        _take_promise(row, names, promise, becomes)
-
-
-def _take_promise(row: Row, names: _Promised, promise: Promise, priority: str) -> None:
-    row[names.due_at], row[names.met_at], row[names.paused_at], followed = promise
-    row[names.priority] = None if followed == priority else followed
-    due_at = promise.falls_due_at
-    if due_at is not None and (row["due_at"] is None or due_at < row["due_at"]):
-        row["due_at"] = due_at
+def _run_clocks(row: Row, timeline: Timeline, book: Book) -> None:
+    """Take what a timeline says of what is due, and of what is to be put on record."""
+    row["timeline"] = text = encode(timeline)
+    clocks = clocks_by(text, timeline, book)
+    due = falls_due(clocks)
+    row["due_at"] = None if due is None else instant(due)
+    row["timer_at"] = next_at(timeline, book, clocks)
 
 
 def _take_status(row: Row, status: str, at: datetime) -> None:
@@ -254,18 +228,19 @@ READS: Final = frozenset(
         "level",
         "foreign_id",
         "wake_at",
-        *ticket_clocks.READS,
+        *ticket_timeline.READS,
     ]
 )
 
 VIEW: Final = View(
     name="ticket_queue",
-    version=2,
+    version=3,
     table=TABLE,
     fold=fold,
     topics=topics_of(happened.TicketEvent),
     reads=READS,
     stream_local=True,
+    reference=BY_BOOK,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from domain import agent, customer, service_levels, team, ticket  # noqa: F401 - with an aggregate come all its events
 from projections.table import shelf
 
 if TYPE_CHECKING:

@@ -114,8 +114,7 @@ def _sealed(workspace: Workspace, requester: UUID, ticket: UUID, subject: str) -
 _FILL = """
 INSERT INTO {place} (
     ticket_id, since, number, version, subject_sealed, status, priority, urgency_rank, type, category, tags, team_id,
-    agent_id, requester_id, channel, level, foreign_id, opened_at, updated_at, solved_at, wake_at, due_at,
-    first_reply_due_at, first_reply_met_at, total_resolution_due_at, total_resolution_met_at)
+    agent_id, requester_id, channel, level, foreign_id, opened_at, updated_at, solved_at, wake_at, due_at, timeline)
 SELECT id, %(position)s, n, 6, subject, status, (ARRAY['urgent', 'high', 'normal', 'low'])[1 + rank], rank,
        (ARRAY['question', 'incident', 'problem', 'task'])[1 + n %% 4],
        (ARRAY['hardware', 'network', 'software', NULL])[1 + n %% 4],
@@ -123,8 +122,8 @@ SELECT id, %(position)s, n, 6, subject, status, (ARRAY['urgent', 'high', 'normal
        team, agent, requester, 'email', 0, NULL, opened_at, opened_at + age / 3,
        CASE WHEN finished THEN opened_at + age / 3 END, NULL,
        CASE WHEN NOT finished THEN opened_at + promised END,
-       opened_at + interval '1 day', CASE WHEN status <> 'new' THEN opened_at + interval '2 hours' END,
-       opened_at + promised, CASE WHEN finished THEN opened_at + age / 3 END
+       format('[%%s,false,"new",["normal",null,"task","email",null,null,[]],null,%%s,[[%%s,"t",%%s],[%%s,"r",null],[%%s,"s",%%s]]]',
+              us, us - 1, us + 1000, to_json(team), us + 7000000000, us + 9000000000, to_json(status))
 FROM unnest(%(numbers)s::bigint[], %(ids)s::uuid[], %(requesters)s::uuid[], %(subjects)s::text[])
      u (n, id, requester, subject)
 CROSS JOIN LATERAL (SELECT (n * 7919) %% 100 AS share, (n * 31) %% 4 AS rank, n * interval '7 seconds' AS age) s
@@ -137,4 +136,5 @@ CROSS JOIN LATERAL (SELECT
         (%(agents)s::uuid[])[1 + n / 100 %% array_length(%(agents)s::uuid[], 1)] END AS agent,
     %(started)s::timestamptz + age AS opened_at,
     (ARRAY[interval '8 hours', '2 days', '5 days', '10 days'])[1 + rank] AS promised) v
+CROSS JOIN LATERAL (SELECT (extract(epoch FROM opened_at) * 1000000)::bigint AS us) w
 """

@@ -9,7 +9,9 @@ from psycopg.sql import SQL, Identifier
 from pydantic_core import to_json
 
 from projections.page import Page
+from projections.reference import Told
 from projections.registry import VIEWS
+from storage.codec import decode
 from storage.log_reader import StoredRow
 
 if TYPE_CHECKING:
@@ -66,7 +68,11 @@ def check_views(conninfo: str, schema: str) -> list[str]:
 def _check_view(
     connection: psycopg.Connection[Any], schema: str, view: View, page: Page, skipped: set[int]
 ) -> list[str]:
-    expected = view.fold({}, page.recorded(view, 0, len(page), skipped))
+    if view.reference is not None:
+        stream = view.reference.stream
+        events = tuple(decode(row).event for row in page.rows if row.stream == stream)
+        page.told[view.reference] = Told(view.reference.read(events), events, len(page))
+    expected = page.folded(view, {}, page.recorded(view, 0, len(page), skipped))
     names = {
         "live": Identifier(schema, view.label),
         "past": Identifier(schema, f"{view.label}_past"),

@@ -12,17 +12,25 @@ from domain.customer import Customer
 from domain.customer_events import Tier
 from domain.event import Act, Channel, Provenance, Rejected, Role
 from domain.priority import Priority
+from domain.service_levels import ServiceLevels
+from domain.sla_announcements import announcements
+from domain.sla_terms import Metric
 from domain.status import Status
 from domain.team import Team
 from domain.ticket import Ticket
-from domain.ticket_events import LinkKind, TicketType
+from domain.ticket_events import LinkKind, TicketEvent, TicketType
+from domain.ticket_sla_events import TermsCause
+from domain.ticket_timeline import after
 from storage.append import Submission
 from storage.codec import Recorded, encode
+from tests.projections.desk_levels import some_calendar, some_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from domain.event import Event
+    from domain.service_levels import Book
+    from domain.ticket_timeline import Timeline
     from storage.database import Workspace
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -31,7 +39,8 @@ NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 class DeskDays:
     """A small desk on which anything may happen next. Refused moves are simply not made."""
 
-    def __init__(self, seed: int, *, tickets: int = 12) -> None:
+    def __init__(self, seed: int, *, tickets: int = 12, levels: ServiceLevels | None = None) -> None:
+        """`levels` are those of another desk in the same log: there is one stream of them."""
         self.chance = random.Random(seed)  # noqa: S311 - repeatable events, no secret
         self.at = NOON
         self.teams = [Team.create(team_id=self.new_id(), name=f"Team {n}", act=self.act()) for n in range(3)]
@@ -45,7 +54,9 @@ class DeskDays:
             Customer.register(customer_id=self.new_id(), name=f"客户 {n}", email=f"c{n}@firm.example", act=self.act())
             for n in range(3)
         ]
+        self.levels = levels or ServiceLevels.unwritten(self.at)
         self.tickets: list[Ticket] = []
+        self._timelines: dict[UUID, Timeline] = {}
         self._room = tickets
 
     def new_id(self) -> UUID:
@@ -69,13 +80,30 @@ class DeskDays:
             if len(self.tickets) < self._room and (not self.tickets or self.chance.random() < 0.2):
                 self.tickets.append(self.open())
             changed: Any = self.chance.choice(self.tickets)
-            if self.chance.random() < 0.05:
+            which = self.chance.random()
+            if which < 0.05:
                 changed = self._people()
+            elif which < 0.08:
+                self._adopt()
             else:
                 self._step(changed)
-            found += self.tickets[-1].collect_events()  # type: ignore[arg-type]
-            found += changed.collect_events()
+            found += self.levels.collect_events()  # type: ignore[arg-type]
+            for one in (self.tickets[-1], changed):
+                events: Sequence[Any] = one.collect_events()
+                found += events
+                for event in events:
+                    if isinstance(event, TicketEvent):
+                        self._timelines[one.id] = after(self._timelines.get(one.id), event)
         return found
+
+    @property
+    def book(self) -> Book:
+        """The calendars and policies that have been adopted."""
+        return self.levels.book
+
+    def timeline(self, ticket: Ticket) -> Timeline | None:
+        """Give what has happened to a ticket as far as clocks ask; None where its opening has not been given yet."""
+        return self._timelines.get(ticket.id)
 
     def open(self, **fields: Any) -> Ticket:
         """Open a ticket; fields not given fall as they may."""
@@ -90,9 +118,25 @@ class DeskDays:
             "priority": chance.choice(tuple(Priority)),
             "category": chance.choice((None, "hardware")),
             "tags": chance.sample(("vip", "laptop", "会议室"), chance.randrange(3)),
+            "tier": chance.choice((None, *Tier)),
+            "book": self.book,
             "act": self.act(chance.choice((Role.AGENT, Role.CUSTOMER))),
         }
         return Ticket.open(**(given | fields))
+
+    def _adopt(self) -> None:
+        """Adopt a calendar or a policy, by which the open tickets go or do not, or retire one."""
+        chance, act = self.chance, self.act(Role.ADMINISTRATOR)
+        match chance.randrange(5):
+            case 0 | 1:
+                terms = some_calendar(chance, self.at.date())
+                self.levels.adopt_calendar(name=chance.choice(("office", "hotline")), terms=terms, act=act)
+            case 4 if self.book.in_force:
+                self.levels.retire_policy(name=chance.choice(self.book.in_force), act=act)
+            case _:
+                calendar = chance.choice((None, *sorted(self.book.calendars)))
+                policy = some_policy(chance, calendar, [team.id for team in self.teams])
+                self.levels.adopt_policy(name=chance.choice(("gold", "plain")), terms=policy, act=act)
 
     def _people(self) -> Any:
         chance, act = self.chance, self.act()
@@ -143,11 +187,27 @@ class DeskDays:
             ),
             lambda: ticket.link(other_ticket_id=self.new_id(), kind=LinkKind.RELATED, act=act),
             lambda: ticket.correct(corrected_version=1, note="Typo", act=act),
+            lambda: ticket.go_by(
+                self.book.choose(ticket.attributes), tier=ticket.tier, cause=TermsCause.POLICY_ADOPTED, act=act
+            ),
+            lambda: ticket.set_due_date(
+                metric=chance.choice(tuple(Metric)), due_at=chance.choice((None, act.at + timedelta(days=2))), act=act
+            ),
+            lambda: self._announce(ticket, act),
+            lambda: self._announce(ticket, act),
         )
         try:
             chance.choice(steps)()
+            if ticket.attributes != ticket.attributes_before():
+                ticket.choose_terms(book=self.book, act=act)
         except Rejected:
             return
+
+    def _announce(self, ticket: Ticket, act: Act) -> None:
+        by = act.by.model_copy(update={"role": Role.SYSTEM, "channel": Channel.SYSTEM})
+        timeline = self.timeline(ticket)
+        for announcement in () if timeline is None else announcements(timeline, self.book, act.at):
+            ticket.announce(announcement, act=Act(announcement.at, by))
 
 
 def _imported(act: Act) -> Act:

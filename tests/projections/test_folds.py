@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from copy import deepcopy
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from projections.registry import VIEWS
+from domain.ticket_events import TicketEvent
+from projections.registry import BY_NAME, VIEWS
 from projections.sla_clock import VIEW as CLOCKS
 from projections.ticket_queue import VIEW as QUEUE
+from projections.view import topics_of
 from tests.projections.desk_days import DeskDays, as_recorded
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -30,16 +32,27 @@ MANY = settings(max_examples=25, deadline=None)
 LOCAL = [view for view in VIEWS if view.stream_local]
 
 
-def folded(view: View, recorded: Sequence[Recorded], cuts: Sequence[int] = ()) -> Rows:
-    """Fold events in pages that end at the cuts."""
+def folded(
+    view: View, recorded: Sequence[Recorded], cuts: Sequence[int] = (), *, of: Sequence[Recorded] | None = None
+) -> Rows:
+    """Fold events, which are part `of` all there are, in pages that end at the cuts."""
     rows: Rows = {}
+    looked_up = told(view, recorded if of is None else of)
     wanted = [one for one in recorded if view.wants(one.event.TOPIC)]
     places = [0, *sorted(cut % (len(wanted) + 1) for cut in cuts), len(wanted)]
     for start, stop in pairwise(places):
         page = wanted[start:stop]
         streams = {(view.needs or of_stream)(one.event) for one in page}
-        rows |= view.fold({key: row for key, row in rows.items() if key[0] in streams}, page)
+        rows |= view.fold({key: row for key, row in rows.items() if key[0] in streams}, page, *looked_up)
     return rows
+
+
+def told(view: View, recorded: Iterable[Recorded]) -> tuple[Any, ...]:
+    """Give what a fold looks up beside the events, if it does, from all of them."""
+    if view.reference is None:
+        return ()
+    stream = view.reference.stream
+    return (view.reference.read([one.event for one in recorded if one.event.originator_id == stream]),)
 
 
 def of_stream(event: Event) -> UUID:
@@ -80,7 +93,7 @@ def test_lanes_that_divide_the_streams_share_no_row_and_have_all(view: View, see
     desk = DeskDays(seed)
     recorded = as_recorded([*desk.first(), *desk.more(120)])
     divided = [
-        folded(view, [one for one in recorded if one.event.originator_id.bytes[-1] % lanes == lane])
+        folded(view, [one for one in recorded if one.event.originator_id.bytes[-1] % lanes == lane], of=recorded)
         for lane in range(lanes)
     ]
     assert sum(map(len, divided)) == len({key for rows in divided for key in rows})
@@ -90,11 +103,17 @@ def test_lanes_that_divide_the_streams_share_no_row_and_have_all(view: View, see
 @pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
 def test_a_fold_leaves_the_rows_it_was_given_as_they_were(view: View) -> None:
     desk = DeskDays(7)
-    rows = folded(view, as_recorded([*desk.first(), *desk.more(200)]))
+    first = as_recorded([*desk.first(), *desk.more(200)])
+    rows = folded(view, first)
     before = deepcopy(rows)
-    later = [one for one in as_recorded(desk.more(200), after=1_000) if view.wants(one.event.TOPIC)]
-    assert view.fold(rows, later)
+    later = as_recorded(desk.more(200), after=1_000)
+    assert view.fold(rows, [one for one in later if view.wants(one.event.TOPIC)], *told(view, [*first, *later]))
     assert rows == before
+
+
+def test_views_that_follow_tickets_know_every_event_of_theirs() -> None:
+    for name in ("ticket_queue", "customer_history", "queue_history"):
+        assert topics_of(TicketEvent) <= (BY_NAME[name].topics or frozenset()), name
 
 
 @MANY
@@ -122,7 +141,7 @@ def test_a_ticket_in_the_queue_is_due_when_the_first_of_its_running_clocks_is(se
     rows = folded(QUEUE, recorded, cuts)
     running: dict[UUID, list[datetime]] = {ticket.id: [] for ticket in desk.tickets}
     for clock in folded(CLOCKS, recorded).values():
-        if clock["due_at"] is not None and clock["met_at"] is None and clock["paused_at"] is None:
+        if clock["due_at"] is not None and clock["ended_at"] is None and clock["paused_at"] is None:
             running[clock["ticket_id"]].append(clock["due_at"])
     assert {ticket: row["due_at"] for (ticket,), row in rows.items()} == {
         ticket: min(due, default=None) for ticket, due in running.items()

@@ -184,10 +184,10 @@ async def test_a_cursor_is_of_one_list_only(alpha: Workspace, beta: Workspace) -
     "text",
     [
         "", "x", "!!!", "é", "\0", "a" * 5_000, "bnVsbA", "W10",
-        urlsafe_b64encode(b'["ticket_queue_v2",1,2,3,4,5]').decode(),
+        urlsafe_b64encode(b'["ticket_queue_v3",1,2,3,4,5]').decode(),
         urlsafe_b64encode(b'{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}').decode(),
-        urlsafe_b64encode(b'["ticket_queue_v2","e",99999999999999999999,"d",[1],null]').decode(),
-        urlsafe_b64encode(b'["ticket_queue_v2","e",true,"d",[1],null]').decode(),
+        urlsafe_b64encode(b'["ticket_queue_v3","e",99999999999999999999,"d",[1],null]').decode(),
+        urlsafe_b64encode(b'["ticket_queue_v3","e",true,"d",[1],null]').decode(),
         urlsafe_b64encode(b'["audit_trail_v1","e",1,"d",[1],null]').decode(),
     ],
 )  # fmt: skip
@@ -212,7 +212,7 @@ async def test_a_cursor_bent_by_hand_never_breaks_the_query(alpha: Workspace) ->
     )
     for last in bent:
         digest = where.digest("updated")
-        text = f'["ticket_queue_v2","{epoch}",3,"{digest}",{last},null]'.replace("'", '"').replace("None", "null")
+        text = f'["{QUEUE.label}","{epoch}",3,"{digest}",{last},null]'.replace("'", '"').replace("None", "null")
         with pytest.raises(CursorInvalid):
             await list_tickets(alpha, cursor=urlsafe_b64encode(text.encode()).decode())
 

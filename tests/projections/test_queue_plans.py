@@ -164,13 +164,14 @@ def _in_place(statement: str) -> Any:
 
 _FILL: Final = """
 INSERT INTO {place} (ticket_id, since, number, version, status, priority, urgency_rank, type, tags, team_id, agent_id,
-                     requester_id, channel, level, opened_at, updated_at, due_at)
+                     requester_id, channel, level, opened_at, updated_at, due_at, timer_at, timeline)
 SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 0, n, 1, status, 'normal', n / 7 %% 4, 'task',
        '{{}}', ('00000000-0000-4000-8000-' || lpad(to_hex(n / 100 %% 50), 12, '0'))::uuid,
        CASE WHEN n %% 5 > 0 THEN ('00000000-0000-4000-8000-' || lpad(to_hex(n / 100 %% 500), 12, '0'))::uuid END,
        ('00000000-0000-4000-8000-' || lpad(to_hex(n %% 20000), 12, '0'))::uuid, 'email', 0,
        timestamptz '2026-01-01Z' + n * interval '7 s', timestamptz '2026-01-01Z' + n * interval '9 s',
-       CASE WHEN status NOT IN ('solved', 'closed') THEN timestamptz '2026-01-01Z' + n * 7919 %% 9000000 * interval '1 s' END
+       CASE WHEN status NOT IN ('solved', 'closed') THEN timestamptz '2026-01-01Z' + n * 7919 %% 9000000 * interval '1 s' END,
+       CASE WHEN n %% 50 = 0 THEN timestamptz '2026-01-01Z' + n * 7919 %% 9000000 * interval '1 s' END, ''
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) n
 CROSS JOIN LATERAL (SELECT CASE WHEN n * 79 %% 100 < 1 THEN 'new' WHEN n * 79 %% 100 < 7 THEN 'open'
     WHEN n * 79 %% 100 < 11 THEN 'pending' WHEN n * 79 %% 100 < 12 THEN 'on_hold'

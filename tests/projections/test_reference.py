@@ -10,6 +10,7 @@ import pytest
 
 from domain import ticket_events as happened
 from domain.event import Rejected
+from domain.status import Status
 from domain.team import Team
 from projections import runner
 from projections.bookkeeping import FAILED, LIVE, reached, view_status
@@ -160,11 +161,11 @@ async def test_pages_may_end_anywhere_between_what_is_told_and_what_names_it(
     monkeypatch.setattr(runner, "FIRST_PAGE", size)
     monkeypatch.setattr(runner, "LARGEST_PAGE", size)
     monkeypatch.setattr(runner, "TOGETHER", together)
-    events = Desk(size).days()
+    events = Desk(size).days(24)
     await record(alpha, events)
     await catch_up(alpha, (*VIEWS, *PAIR))
     goes_by = expected(as_recorded(events))
-    assert len(set(goes_by.values())) > 3
+    assert len(set(goes_by.values())) > 2
     assert await shown(alpha) == goes_by
     for view in PAIR:
         assert (await verify_view(alpha, view, workers=1)).same
@@ -318,8 +319,9 @@ async def test_only_what_names_something_that_cannot_be_read_stops_a_view_which_
     head = await record(alpha, [*desk.more(20), *desk.named()])
     await catch_up(alpha)
     assert await reached(alpha, GOES_BY) == (head, LIVE)
-    desk.tickets[0].categorise(category=str(desk.rules.version + 1), act=desk.act())
-    head = await record(alpha, desk.tickets[0].collect_events())  # type: ignore[arg-type]
+    ticket = next(one for one in desk.tickets if one.status is not Status.CLOSED)
+    ticket.categorise(category=str(desk.rules.version + 1), act=desk.act())
+    head = await record(alpha, ticket.collect_events()[:1])  # type: ignore[arg-type]
     await record(alpha, desk.more(20))
     await catch_up(alpha)
     for status in await view_status(alpha, PAIR):

@@ -65,13 +65,13 @@ async def shown(workspace: Workspace, view: View, *names: str) -> set[tuple[Any,
 def failing_at(view: View, position: int) -> View:
     """Give a view whose fold cannot take one event in."""
 
-    def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
+    def fold(rows: Rows, recorded: Iterable[Recorded], *told: Any) -> Rows:
         page = list(recorded)
         for one in page:
             if one.position == position:
                 message = "I will not have this"
                 raise RuntimeError(message)
-        return view.fold(rows, page)
+        return view.fold(rows, page, *told)
 
     return dataclasses.replace(view, fold=fold)
 

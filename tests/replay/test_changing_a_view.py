@@ -72,8 +72,8 @@ async def tables(workspace: Workspace, view: View = QUEUE) -> list[str]:
 def folding(change: Callable[[Rows], Any], view: View = QUEUE, **fields: Any) -> View:
     """Give a view whose fold changes its rows in one more way."""
 
-    def fold(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
-        changed = view.fold(rows, recorded)
+    def fold(rows: Rows, recorded: Iterable[Recorded], *told: Any) -> Rows:
+        changed = view.fold(rows, recorded, *told)
         change(changed)
         return changed
 
@@ -188,8 +188,8 @@ async def test_a_new_version_is_absent_until_it_is_built_whole_beside_the_old_on
         for row in rows.values():
             row["room"] = "4.12"
 
-    def with_level(rows: Rows, recorded: Iterable[Recorded]) -> Rows:
-        return QUEUE.fold({key: {"level": 0, **row} for key, row in rows.items()}, recorded)
+    def with_level(rows: Rows, recorded: Iterable[Recorded], *told: Any) -> Rows:
+        return QUEUE.fold({key: {"level": 0, **row} for key, row in rows.items()}, recorded, *told)
 
     view = folding(other_columns, replace(NEXT, table=wider, fold=with_level))
     others = [one for one in VIEWS if one.name != QUEUE.name]

@@ -32,6 +32,7 @@ from replay.rebuild import rebuild
 from storage.codec import Recorded
 from storage.database import Database, Workspace
 from tests.projections.desk_days import DeskDays, as_recorded, record, rows_of
+from tests.projections.test_folds import folded, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -89,7 +90,7 @@ class Told:
                     late.add(one.event.originator_id)
                 if one.event.originator_id in late:
                     upto = [other for other in upto if other is not one]
-        rows = ticket_queue.fold({}, upto)
+        rows = ticket_queue.fold({}, upto, *told(ticket_queue.VIEW, self.recorded))
         return [entry_of(row) for row in rows.values()]
 
 
@@ -231,7 +232,8 @@ def test_any_list_and_count_at_any_moment_is_the_fold_of_what_came_up_to_it(sett
         )
         def holds(desk: int, tickets: int, steps: int, asks: list[Ask]) -> None:
             if desk >= len(told.desks):
-                told.desks.append(DeskDays(len(told.desks), tickets=tickets))
+                levels = told.desks[0].levels if told.desks else None
+                told.desks.append(DeskDays(len(told.desks), tickets=tickets, levels=levels))
                 if len(told.desks) % 3 == 0:
                     told.desks[-1].at = AHEAD  # a source may claim any time
                 run(tell(workspace, told, told.desks[-1].first()))
@@ -441,9 +443,7 @@ async def test_of_a_long_life_only_what_goes_on_is_loaded_and_remembered(alpha: 
     async with alpha.database.pool.connection() as connection:
         rows = await shelf.load(connection, [ticket.id])
     assert list(rows) == [(ticket.id, OPEN)]
-    changed = queue_history.VIEW.fold(
-        {}, as_recorded([one for one in DeskDays(12, tickets=1).more(400) if queue_history.VIEW.wants(one.TOPIC)])
-    )
+    changed = folded(queue_history.VIEW, as_recorded(DeskDays(12, tickets=1).more(400)))
     assert len(changed) > 3
     memory.keep(shelf, [next(iter(changed))[0]], changed)
     assert memory.held == 1

@@ -34,8 +34,10 @@ from tests.conftest import new_database
 from tests.storage.plans import TELL_PLANS, Plan, PlansMade
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
+
+    from psycopg.sql import Composed
 
     from projections.table import Column, Table
     from projections.view import View
@@ -183,10 +185,13 @@ ASKS: Final[dict[str, tuple[Callable[[Process], Awaitable[object]], set[str]]]] 
     "position at": (lambda p: p.workspace.log.position_at(datetime.now(UTC)), {"events_pkey"}),
     "owner of": (lambda p: p.workspace.log.owner_of("email", b"x"), {"claims_pkey"}),
     "checkpoint": (lambda p: reached(p.workspace, ticket_queue.VIEW), set()),
-    "queue of an agent": (queue(agent=id_of(3)), {"ticket_queue_v2_agent_id_status_updated_at_number_idx"}),
-    "queue of a team": (queue(teams=[id_of(3)]), {"ticket_queue_v2_team_id_status_updated_at_number_idx"}),
-    "tickets of a customer": (queue(customer=id_of(3)), {"ticket_queue_v2_requester_id_updated_at_number_idx"}),
-    "ticket": (lambda p: find_ticket(p.workspace, id_of(11)), {"ticket_queue_v2_pkey"}),
+    "queue of an agent": (queue(agent=id_of(3)), {f"{ticket_queue.VIEW.label}_agent_id_status_updated_at_number_idx"}),
+    "queue of a team": (queue(teams=[id_of(3)]), {f"{ticket_queue.VIEW.label}_team_id_status_updated_at_number_idx"}),
+    "tickets of a customer": (
+        queue(customer=id_of(3)),
+        {f"{ticket_queue.VIEW.label}_requester_id_updated_at_number_idx"},
+    ),
+    "ticket": (lambda p: find_ticket(p.workspace, id_of(11)), {f"{ticket_queue.VIEW.label}_pkey"}),
     "queue of then": (queue_then(teams=[id_of(3)]), {*STRETCHES, f"{PAST}_team_id_status_idx"}),
     "queue of then, by an agent": (queue_then(agent=id_of(3)), STRETCHES),
     "queue of then, in a status": (queue_then(customer=id_of(3), statuses=["closed"]), STRETCHES),
@@ -327,8 +332,7 @@ async def fill(owner: psycopg.AsyncConnection[Any], size: str) -> None:
         hashed = SQL("sha256({} || n::text::bytea)").format(size.encode())
         await owner.execute(inserted.format(hashed, **place, rows=rows))
     for view in VIEWS:
-        columns = SQL(", ").join(Identifier(column.name) for column in view.table.columns)
-        values = SQL(", ".join(_value(column, view.table) for column in view.table.columns))
+        columns, values = _columns(view.table.columns, view.table)
         parts = place | {
             "view": Identifier(view.label),
             "past": Identifier(f"{view.label}_past"),
@@ -343,6 +347,8 @@ async def fill(owner: psycopg.AsyncConnection[Any], size: str) -> None:
             ).format(**parts)
         )
         if view.table.keeps_past:
+            lasting, as_they_were = _columns([column for column in view.table.columns if column.past], view.table)
+            parts |= {"columns": lasting, "values": as_they_were}
             await owner.execute(
                 SQL(
                     "INSERT INTO {schema}.{past} ({columns}, until, replaced_at)"
@@ -354,6 +360,12 @@ async def fill(owner: psycopg.AsyncConnection[Any], size: str) -> None:
 
 
 _ID: Final = "('00000000-0000-4000-8000-' || lpad(to_hex({}), 12, '0'))::uuid"
+
+
+def _columns(columns: Sequence[Column], table: Table) -> tuple[Composed, SQL]:
+    """Give the names of columns, and something for each of them."""
+    names = SQL(", ").join(Identifier(column.name) for column in columns)
+    return names, SQL(", ".join(_value(column, table) for column in columns))
 
 
 def _value(column: Column, table: Table) -> str:
