@@ -102,7 +102,8 @@ def day_deadline(
         if start > due:
             break
         paused += _between(hours, start, end)
-        due = _add(hours, unpaused, paused)
+        # No time at all would be added by waiting for the next opening.
+        due = _add(hours, unpaused, paused) if paused else unpaused
     return due
 
 
