@@ -126,6 +126,10 @@ class Story:
         """The ticket is held for solved."""
         return self.do("solve", at, resolution_code="fixed")
 
+    def close(self, at: float) -> Self:
+        """It is over."""
+        return self.do("close", at)
+
     def reopen(self, at: float) -> Self:
         """It was not."""
         return self.do("reopen", at)

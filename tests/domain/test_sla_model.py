@@ -17,7 +17,7 @@ from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK, Book
 from domain.sla_announcements import announcements, next_at
 from domain.sla_clocks import METRICS, clocks, used
-from domain.sla_policy import Match, PolicyTerms, Step, Target, Unit
+from domain.sla_policy import SETTLED_METRICS, Match, PolicyTerms, Step, Target, Unit
 from domain.sla_terms import Metric
 from domain.status import Status
 from domain.ticket_breach_events import SlaBreached
@@ -69,11 +69,13 @@ def targets(draw: st.DrawFn) -> tuple[Target, ...]:
     return tuple(found)
 
 
-statuses = st.lists(st.sampled_from([Status.NEW, Status.OPEN, Status.PENDING, Status.ON_HOLD]), unique=True).map(tuple)
+PAUSES = [Status.NEW, Status.OPEN, Status.PENDING, Status.ON_HOLD, Status.SOLVED]
+statuses = st.lists(st.sampled_from(PAUSES), unique=True).map(tuple)
 policies = st.builds(
     PolicyTerms,
     targets=targets(),
     pauses=st.dictionaries(st.sampled_from(list(Metric)), statuses, max_size=4),
+    until_closed=st.lists(st.sampled_from(SETTLED_METRICS), unique=True).map(tuple),
     calendar=st.just("office"),
 )
 COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -84,6 +86,7 @@ COMMANDS: dict[str, tuple[str, dict[str, Any]]] = {
     "hold": ("hold", {}),
     "resume": ("resume", {}),
     "solve": ("solve", {}),
+    "close": ("close", {}),
     "reopen": ("reopen", {}),
     "urgent": ("priority", {"priority": Priority.URGENT}),
     "normal": ("priority", {"priority": Priority.NORMAL}),

@@ -41,7 +41,7 @@ def test_while_solved_it_runs_on_and_closing_fulfils_it() -> None:
     assert story.state(TOTAL, 90) is ClockState.ACTIVE
     assert story.state(TOTAL, 101) is ClockState.BREACHED
     assert story.clock(TOTAL).pauses == ()
-    in_time, late = story.do("close", 100), a_story().solve(40).do("close", 101)
+    in_time, late = story.close(100), a_story().solve(40).close(101)
     assert in_time.state(TOTAL, 999) is ClockState.MET
     assert in_minutes(in_time.clock(TOTAL).ended_at) == 100
     assert late.state(TOTAL, 999) is ClockState.BREACHED
@@ -53,7 +53,7 @@ def test_a_breach_while_it_is_solved_is_announced_as_any_other_is() -> None:
     found = announcements(story.timeline, story.book, minutes(999))
     assert [(one.event_class, in_minutes(one.at)) for one in found] == [(SlaBreached, 100)]
     assert next_at(story.timeline, story.book) == minutes(100) + timedelta(microseconds=1)
-    closed = story.do("close", 50)
+    closed = story.close(50)
     assert (announcements(closed.timeline, closed.book, minutes(999)), next_at(closed.timeline, closed.book)) == (
         [],
         None,
@@ -68,7 +68,7 @@ def test_reopened_after_it_was_solved_nothing_was_lost_and_after_it_was_closed_t
     None
 ):
     assert a_story().solve(40).reopen(70).due(TOTAL) == 100
-    opened_anew = a_story().solve(40).do("close", 50)
+    opened_anew = a_story().solve(40).close(50)
     # As a foreign desk may do; here a closed ticket stays closed.
     closed = opened_anew.timeline
     for status in ("open", "solved"):
@@ -80,7 +80,7 @@ def test_it_stands_still_while_solved_where_the_policy_says_that_too() -> None:
     waits = PolicyTerms(targets=(TARGET,), until_closed=(TOTAL,), pauses={TOTAL: (Status.SOLVED,)})
     story = a_story(waits).solve(40)
     assert story.state(TOTAL, 999) is ClockState.PAUSED
-    assert story.do("close", 500).state(TOTAL, 999) is ClockState.MET
+    assert story.close(500).state(TOTAL, 999) is ClockState.MET
     assert story.due(TOTAL) == 560
 
 

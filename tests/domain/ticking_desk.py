@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 TICK = 10
 """Minutes between two looks."""
-SETTLED = ("solved", "closed")
 REPLIES = (Metric.FIRST_REPLY, Metric.NEXT_REPLY)
 FROM_THE_OPENING = (Metric.REQUESTER_WAIT, Metric.AGENT_WORK, Metric.TOTAL_RESOLUTION)
 
@@ -81,8 +80,8 @@ class Watcher:
 
     def see(self, event: happened.TicketEvent, tick: int) -> None:
         """Note what an event does: first that the ticket is settled or taken up, then all else."""
-        self.status = str(getattr(event, "status", self.status))
-        self.settle(tick)
+        before, self.status = self.status, str(getattr(event, "status", self.status))
+        self.settle(tick, moved=self.status != before)
         match event:
             case happened.Opened():
                 asked = () if event.opened_by_agent else (Metric.FIRST_REPLY,)
@@ -132,21 +131,25 @@ class Watcher:
         """Write down by what a clock is judged."""
         one.ended, one.fulfilled, one.priority, one.terms = tick, fulfilled, self.priority, self.terms
 
-    def settle(self, tick: int) -> None:
-        """End what is not owed while a ticket is solved, and take up again what is when it no longer is."""
+    def is_settled(self, metric: Metric) -> bool:
+        """Tell whether a metric is not owed in this status: while a ticket is solved, or closed only."""
+        return self.status == "closed" or (self.status == "solved" and metric not in self.terms.policy.until_closed)
+
+    def settle(self, tick: int, *, moved: bool = False) -> None:
+        """End what is not owed while a ticket is solved, and take up again what is when it moves on."""
         for one in self.lists:
             if one.metric not in REPLIES:
-                if one.ended is None and self.status in SETTLED:
+                if one.ended is None and self.is_settled(one.metric):
                     self.close(one, tick, fulfilled=one.metric is not Metric.PERIODIC_UPDATE)
                     one.resumable = True
-                elif one.resumable and self.status not in SETTLED:
+                elif one.resumable and moved and not self.is_settled(one.metric):
                     one.ended, one.fulfilled, one.resumable = None, False, False
 
     def make_a_stroke(self, one: Listed, tick: int) -> None:
         """Note whether a clock runs."""
         if one.ended is None:
             stands = self.terms.policy.pauses.get(one.metric, DEFAULT_PAUSES.get(one.metric, ()))
-            still = self.status in SETTLED or self.status in stands
+            still = self.is_settled(one.metric) or self.status in stands
             one.priority, one.terms = self.priority, self.terms
             one.strokes[tick] = not still, self.terms
         elif one.resumable:
