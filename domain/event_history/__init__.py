@@ -4,7 +4,8 @@ After adding an event, or raising an event's `class_version` and writing its upc
 
     python -m domain.event_history
 
-An existing shape is never recorded anew, except that an enumeration may gain members.
+An existing shape is never recorded anew, except that an enumeration may gain members. Words that events of many types
+share have a file of their own in `words`, so that another one does not touch them all.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ from pydantic import AwareDatetime, BaseModel
 from domain.calendar import CalendarTerms
 from domain.event import Event, Sealed, plain
 from domain.sla_policy import PolicyTerms
+from domain.sla_terms import Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(__file__).parent
+WORDS = FOLDER / "words"
+SHARED_WORDS: Final[tuple[type[Enum], ...]] = (Metric,)
 MODULES_WITH_EVENTS = ("domain.ticket", "domain.customer", "domain.agent", "domain.team", "domain.service_levels")
 EXAMPLE_STREAM = uuid5(NAMESPACE_URL, "stream")
 EXAMPLE_INSTANT = datetime(2026, 3, 1, 9, 30, 0, 250_000, tzinfo=UTC)
@@ -56,7 +60,7 @@ def golden_of(event_class: type[Event]) -> Golden:
         "personal": dict(event_class.PERSONAL),
         "example_state": json.loads(event.state_json()),
         "example_personal": event.personal_values(),
-        "schema": _without_prose(event_class.model_json_schema()),
+        "schema": _without_shared_words(_without_prose(event_class.model_json_schema())),
     }
 
 
@@ -108,6 +112,21 @@ def complaints(event_class: type[Event], recorded: dict[str, Golden]) -> tuple[s
     name = file_name(topic, current)
     if name in recorded and recorded[name] != golden_of(event_class):
         found.append(difference(name, recorded[name], golden_of(event_class)))
+    return tuple(found)
+
+
+def load_words(folder: Path = WORDS) -> dict[str, list[str]]:
+    """Read which words of shared enumerations were ever stored."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def word_complaints(kind: type[Enum], recorded: dict[str, list[str]]) -> tuple[str, ...]:
+    """Say which words are not recorded, and which are that are no more; nothing where all is well."""
+    before, now = recorded.get(kind.__name__, []), [plain(word) for word in kind]
+    found = [
+        f"{kind.__name__} {word!r} is new: run `python -m domain.event_history`" for word in now if word not in before
+    ]
+    found += [f"{kind.__name__} {word!r} is gone, but such events are stored" for word in before if word not in now]
     return tuple(found)
 
 
@@ -195,6 +214,13 @@ def _without_prose(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict):  # fields may themselves be called title or description
         kept["properties"] = {name: _without_prose(value) for name, value in schema["properties"].items()}
     return kept
+
+
+def _without_shared_words(schema: dict[str, Any]) -> dict[str, Any]:
+    for kind in SHARED_WORDS:
+        if kind.__name__ in schema.get("$defs", {}):
+            schema["$defs"][kind.__name__] = {"words": kind.__name__}
+    return schema
 
 
 def _example(hint: Any, name: str) -> Any:  # noqa: PLR0911 - one return a type

@@ -11,8 +11,20 @@ from pydantic import Field
 
 from domain import event_history, ticket_events
 from domain.event import Event, Personal, UnknownShape
-from domain.event_history import complaints, example_of, file_name, golden_of, load, only_words_added, stored_events
+from domain.event_history import (
+    SHARED_WORDS,
+    complaints,
+    example_of,
+    file_name,
+    golden_of,
+    load,
+    load_words,
+    only_words_added,
+    stored_events,
+    word_complaints,
+)
 from domain.event_history.__main__ import main
+from domain.sla_terms import Metric
 from domain.status import Status
 
 if TYPE_CHECKING:
@@ -140,7 +152,10 @@ def test_recording_writes_what_is_missing_and_refuses_what_has_changed(
 ) -> None:
     monkeypatch.setattr("domain.event_history.__main__.load", lambda: load(tmp_path))
     monkeypatch.setattr("domain.event_history.__main__.FOLDER", tmp_path)
+    monkeypatch.setattr("domain.event_history.__main__.WORDS", tmp_path / "words")
+    (tmp_path / "words").mkdir()
     assert main() == 0
+    assert load_words(tmp_path / "words") == load_words()
     present = {file_name(cls.TOPIC, cls.class_version) for cls in stored_events()}
     assert load(tmp_path) == {name: golden for name, golden in load(event_history.FOLDER).items() if name in present}
     capsys.readouterr()
@@ -152,6 +167,17 @@ def test_recording_writes_what_is_missing_and_refuses_what_has_changed(
     assert main() == 1
     assert "ticket.closed version 1 has changed its shape in time, timestamp" in capsys.readouterr().err
     assert changed.read_bytes() == before
+    words = tmp_path / "words" / "Metric.json"
+    words.write_text('["first_reply", "mood"]', "utf-8")
+    assert main() == 1
+    assert "Metric 'mood' is gone, but such events are stored" in capsys.readouterr().err
+
+
+def test_every_word_that_events_share_is_recorded_and_none_that_ever_was_is_gone() -> None:
+    assert [complaint for kind in SHARED_WORDS for complaint in word_complaints(kind, load_words())] == []
+    new, gone = word_complaints(Metric, {"Metric": [*list(Metric)[1:], "mood"]})
+    assert "Metric 'first_reply' is new" in new
+    assert "Metric 'mood' is gone" in gone
 
 
 def test_documentation_is_no_part_of_a_shape() -> None:
