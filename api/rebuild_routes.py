@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 from pydantic import AwareDatetime, BaseModel
 from pydantic_core import to_json
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation at run time
@@ -16,25 +12,18 @@ from starlette.responses import Response
 
 from api.access import GuardedRoute
 from api.command_routes import problem_response
-from api.problems import BUSY, NOT_FOUND, SOON, Problem
+from api.following import Followed, follow
+from api.problems import NOT_FOUND, Problem
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
 from projections.registry import BY_NAME
 from replay.builds import last_run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from commands.desk import Desk
     from projections.view import View
     from replay.builds import Run
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])
-
-LOOK_SECONDS: Final = 0.5  # the rebuild notes how far it is a little more often
-HEARTBEAT_SECONDS: Final = 15.0  # proxies end what is silent for a minute
-LONGEST_SECONDS: Final = 3600.0  # then the stream ends, and who still listens comes again
-MOST_FOLLOWERS: Final = 100  # of a process, each of which looks into the database twice a second
-RETRY_MILLISECONDS: Final = 2000
 
 ViewName = Annotated[str, Path(alias="name", max_length=100, description="As `GET /views` has it.")]
 
@@ -100,44 +89,7 @@ async def follow_rebuild(request: Request, credential: Caller, name: ViewName) -
     is answered 204, upon which an EventSource stays away.
     """
     desk, view = await _desk(request, credential.workspace), _view(name)
-    run = await _run(desk, view)
-    if _over(run) and request.headers.get("Last-Event-ID") == _id(run):
-        return Response(status_code=204)
-    state = request.app.state
-    if state.followers >= MOST_FOLLOWERS:
-        raise Problem(BUSY, f"{state.followers} follow rebuilds already.", headers=SOON)
-
-    async def stream() -> AsyncIterator[bytes]:
-        state.followers += 1
-        try:
-            async for piece in _events(desk, view, run, state.ending):
-                yield piece
-        finally:
-            state.followers -= 1
-
-    return EventSourceResponse(stream(), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-
-
-async def _events(desk: Desk, view: View, run: Run, ending: asyncio.Event) -> AsyncIterator[bytes]:
-    """Tell of a rebuild until it is over, or this process is to end."""
-    yield format_sse_event(retry=RETRY_MILLISECONDS)
-    until = time.monotonic() + LONGEST_SECONDS
-    said: dict[str, Any] | None = None
-    said_at = time.monotonic()
-    while not _over(run):
-        told = {**_told(run), "report": None}
-        if said is None or told != {**said, "updated_at": told["updated_at"]}:
-            said, said_at = told, time.monotonic()
-            yield format_sse_event(event="progress", data_str=to_json(told).decode())
-        elif time.monotonic() - said_at >= HEARTBEAT_SECONDS:
-            said_at = time.monotonic()
-            yield KEEPALIVE_COMMENT
-        if ending.is_set() or time.monotonic() >= until:
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ending.wait(), LOOK_SECONDS)
-        run = await _run(desk, view)
-    yield format_sse_event(event="end", id=_id(run), data_str=to_json(_told(run)).decode())
+    return await follow(request, Followed(look=lambda: _run(desk, view), told=_told, over=_over, name=_id))
 
 
 def _told(run: Run) -> dict[str, Any]:

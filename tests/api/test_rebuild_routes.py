@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from api import rebuild_routes
+from api import following, rebuild_routes
 from domain.event import Role
 from projections.registry import BY_NAME, VIEWS
 from replay import builds
@@ -32,7 +32,7 @@ PATH = "/views/ticket_queue/rebuild"
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rebuild_routes, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(builds, "NOTE_SECONDS", 0.02)
 
 
@@ -98,7 +98,7 @@ async def test_samples_are_not_for_every_role(desk: DeskOverHttp, workspace: Wor
 async def test_a_rebuild_is_followed_as_it_goes(
     desk: DeskOverHttp, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild_routes, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(following, "HEARTBEAT_SECONDS", 0.0)
     look, looks = builds.last_run, 0
 
     async def counted(*arguments: Any) -> Any:
@@ -110,15 +110,15 @@ async def test_a_rebuild_is_followed_as_it_goes(
     monkeypatch.setattr(rebuild_routes, "last_run", counted)
     standing = Standing(done=10, total=40, rate=10.0)
     async with claimed(Site(workspace, QUEUE, "a developer"), standing):
-        following = asyncio.create_task(desk.get(f"{PATH}/events", role=Role.DEVELOPER))
+        watching = asyncio.create_task(desk.get(f"{PATH}/events", role=Role.DEVELOPER))
         for phase, done in ((Phase.READING, 20), (Phase.COMPARING, 40)):
             standing.phase, standing.done = phase, done
             await noted(desk, phase, done)
             seen = looks
             await until(lambda seen=seen: looks > seen + 3)  # type: ignore[misc]
-        assert not following.done()
+        assert not watching.done()
         standing.fail("it was told to")
-    found = events((await asyncio.wait_for(following, 10)).text)
+    found = events((await asyncio.wait_for(watching, 10)).text)
     kinds = [kind for kind, _, _ in found]
     assert kinds[-1] == "end"
     assert set(kinds[:-1]) == {"progress", "heartbeat"}
@@ -167,10 +167,10 @@ async def under_way(workspace: Workspace) -> AsyncIterator[None]:
 
 @pytest.mark.usefixtures("under_way")
 async def test_nobody_who_follows_keeps_a_server_from_ending(desk: DeskOverHttp, app: FastAPI) -> None:
-    following = asyncio.create_task(desk.get(f"{PATH}/events", role=Role.DEVELOPER))
+    watching = asyncio.create_task(desk.get(f"{PATH}/events", role=Role.DEVELOPER))
     await until(lambda: app.state.followers > 0)
     app.state.ending.set()
-    answer = await asyncio.wait_for(following, 10)
+    answer = await asyncio.wait_for(watching, 10)
     assert [kind for kind, _, _ in events(answer.text)] == ["progress"]
     assert app.state.followers == 0
 
@@ -179,10 +179,10 @@ async def test_nobody_who_follows_keeps_a_server_from_ending(desk: DeskOverHttp,
 async def test_a_stream_ends_by_itself_and_there_are_not_too_many(
     desk: DeskOverHttp, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild_routes, "LONGEST_SECONDS", 0.1)
+    monkeypatch.setattr(following, "LONGEST_SECONDS", 0.1)
     answer = await asyncio.wait_for(desk.get(f"{PATH}/events", role=Role.DEVELOPER), 10)
     assert [kind for kind, _, _ in events(answer.text)] == ["progress"]
-    app.state.followers = rebuild_routes.MOST_FOLLOWERS
+    app.state.followers = following.MOST_FOLLOWERS
     answer = await desk.get(f"{PATH}/events", role=Role.DEVELOPER)
     assert (answer.status_code, answer.json()["type"]) == (503, "/problems/busy")
 
