@@ -33,6 +33,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _ALL: Final = frozenset(Role)
 STAFF: Final = _ALL - {Role.CUSTOMER}
 OVERSIGHT: Final = STAFF - {Role.AGENT}
+SUPERVISION: Final = frozenset({Role.SUPERVISOR, Role.ADMINISTRATOR})
 
 READING: Final[dict[str, Rule]] = {
     "health.live": EVERYONE,
@@ -66,6 +67,12 @@ READING: Final[dict[str, Rule]] = {
     "views.list": STAFF,
     "views.rebuild": OVERSIGHT,
     "views.rebuild-events": OVERSIGHT,
+    "what-if.ask": SUPERVISION,
+    "what-if.list": SUPERVISION,
+    "what-if.read": SUPERVISION,
+    "what-if.page": SUPERVISION,
+    "what-if.events": SUPERVISION,
+    "what-if.cancel": SUPERVISION,
     "log.head": _ALL,
     "metrics.read": OVERSIGHT,
 }

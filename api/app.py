@@ -22,12 +22,14 @@ from api import (
     upload_routes,
     view_routes,
     views,
+    what_if_routes,
 )
 from api.access import CredentialCheck, GuardedRoute
 from api.command_routes import Door, command_router
 from api.framing import REQUEST_ID, Framing
 from api.repeated_routes import RepeatedRoute
 from api.view_pages import LONGEST_WAIT
+from api.what_if_processes import WhatIfProcesses
 from commands.desk import Desk
 
 if TYPE_CHECKING:
@@ -110,6 +112,7 @@ def create_app(
     app.state.longest_wait = longest_wait
     app.state.ending = asyncio.Event()  # what would otherwise go on for long ends when it is set
     app.state.followers = 0
+    app.state.what_ifs = WhatIfProcesses(app.state.ending)
     app.add_middleware(Framing)
     for known in (HTTPException, RequestValidationError):
         app.add_exception_handler(known, _as_problem)
@@ -124,6 +127,7 @@ def create_app(
         sla_routes.router,
         service_level_routes.router,
         rebuild_routes.router,
+        what_if_routes.router,
         *views.routers(),
         documentation_routes.router,
         health_routes.router,

@@ -256,7 +256,14 @@ def _document(
 
 
 _OF_VALUES: Final = dict.fromkeys(
-    ("unusable-calendar", "unusable-policy", "unknown-calendar", "unknown-policy", "occurred-later"),
+    (
+        "unusable-calendar",
+        "unusable-policy",
+        "unknown-calendar",
+        "unknown-policy",
+        "occurred-later",
+        "nothing-to-compare",
+    ),
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
 """Refusals of what was said rather than of when it was said."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
+from domain import calendar_faults, policy_faults
 from domain.event import Rejected
 from domain.service_levels import EMPTY_BOOK, Book, UnknownCalendar
 from domain.sla_policy import Attributes, Match
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from domain.sla_terms import SlaTerms
     from domain.ticket_timeline import Fact, Terms, Timeline
 
-    Choose = Callable[[ticket_timeline.Attributes, Terms | None, int], Terms | None]
-    """By what a ticket is, what its record names, and when, to what it goes by."""
+    Choose = Callable[[ticket_timeline.Attributes, Terms | None, int, Terms | None], Terms | None]
+    """By what a ticket is, what its record names, when, and what it has gone by so far, to what it goes by."""
 
 REMEMBERED: Final = 50_000
 GIVEN: Final = 0
@@ -99,7 +100,7 @@ class Side:
         if choose is None:
             return timeline
         kinds, attributes, own = self._kinds, timeline.attributes, timeline.terms
-        first = now = choose(attributes, own, timeline.opened)
+        first = now = choose(attributes, own, timeline.opened, None)
         for fact in timeline.facts:
             if fact[1] in kinds:
                 break
@@ -116,7 +117,7 @@ class Side:
                 if place is not None:
                     attributes = (*attributes[:place], value, *attributes[place + 1 :])
             if kind in kinds:
-                chosen = choose(attributes, own, at)
+                chosen = choose(attributes, own, at, now)
                 if chosen != now:
                     facts.append((at, TERMS, chosen))
                     now = chosen
@@ -169,12 +170,15 @@ class Imagined:
 
 
 def sides(axis: Axis, books: Sequence[Adopted], given: Given) -> tuple[Side, Side]:
-    """Give what applied and what would have. Raises NothingToCompare, and UnknownCalendar for one that nobody has."""
+    """Give what applied and what would have.
+
+    Raises NothingToCompare, UnknownCalendar for one that nobody has, UnusableCalendar and UnusablePolicy.
+    """
     latest = books[-1].book if books else EMPTY_BOOK
     _check(latest, given)
     if axis is Axis.AS_CORRECTED:
         choice = _Choice(latest)
-        then = Side(Imagined(latest), lambda attributes, _own, _at: choice.of(attributes), choice.kinds)
+        then = Side(Imagined(latest), lambda attributes, _own, _at, _held: choice.of(attributes), choice.kinds)
     else:
         then = Side(Imagined(latest))
     if given.policies or given.no_others:
@@ -184,10 +188,10 @@ def sides(axis: Axis, books: Sequence[Adopted], given: Given) -> tuple[Side, Sid
     if axis is Axis.AS_CORRECTED:
         return then, Side(
             then.levels if not given.calendars else Imagined(latest, given),
-            lambda attributes, own, at: calendars.instead(choice.of(attributes), own, at),
+            lambda attributes, own, at, held: calendars.instead(choice.of(attributes), own, at, held),
             choice.kinds,
         )
-    return then, Side(Imagined(latest, given), lambda _, own, at: calendars.instead(own, own, at))
+    return then, Side(Imagined(latest, given), lambda _, own, at, held: calendars.instead(own, own, at, held))
 
 
 def _check(latest: Book, given: Given) -> None:
@@ -195,11 +199,13 @@ def _check(latest: Book, given: Given) -> None:
         raise NothingToCompare("neither a policy nor a calendar is given")  # noqa: EM101, TRY003
     known = {*latest.calendars, *given.calendars}
     for terms in given.policies.values():
+        policy_faults.verify(terms)
         if terms.calendar is not None and terms.calendar not in known:
             raise UnknownCalendar(terms.calendar, known)
     own = () if given.no_others else [terms for versions in latest.policies.values() for terms in versions]
     used = {terms.calendar for terms in (*given.policies.values(), *own)}
-    for name in given.calendars:
+    for name, calendar in given.calendars.items():
+        calendar_faults.verify(calendar)
         if name not in used:
             message = f"no policy counts by a calendar {name!r}"
             raise NothingToCompare(message, calendar=name)
@@ -245,27 +251,31 @@ class _Calendars:
                 if len(versions) > len(known):
                     known.append(since)
 
-    def instead(self, terms: Terms | None, own: Terms | None, at: int) -> Terms | None:
+    def instead(self, terms: Terms | None, own: Terms | None, at: int, held: Terms | None) -> Terms | None:
         """Give terms by a calendar that is given where they name that."""
-        return terms if terms is None or terms[2] not in self._given else self.known(terms, own, at)
+        return terms if terms is None or terms[2] not in self._given else self.known(terms, own, at, held)
 
-    def known(self, terms: Terms, own: Terms | None, at: int) -> Terms:
+    def known(self, terms: Terms, own: Terms | None, at: int, held: Terms | None) -> Terms:
         """Give terms with the calendar in the version that counts."""
         policy, version, name, _ = terms
         if name is None:
             return terms
         if name not in self._given:
-            return (policy, version, name, self._version(name, own, at))
+            return (policy, version, name, self._version(terms, own, at, held))
         # By itself it says all there is to be said, whatever it comes after.
-        after = 0 if self._given[name].valid_from is None else self._version(name, own, at)
+        after = 0 if self._given[name].valid_from is None else self._version(terms, own, at, held)
         return (policy, version, name, -1 - after)
 
-    def _version(self, name: str, own: Terms | None, at: int) -> int:
+    def _version(self, terms: Terms, own: Terms | None, at: int, held: Terms | None) -> int:
+        """Give the version that counts: as the record has it, else as it was when the policy was chosen."""
+        name = terms[2] or ""
         adopted = self._adopted.get(name, [])
         if not self._by_record:
             return len(adopted)
         if own is not None and own[2] == name and own[3] is not None:
             return own[3]
+        if held is not None and held[:3] == terms[:3] and held[3] is not None:
+            return held[3] if held[3] >= 0 else -1 - held[3]
         # Before the first was adopted, as for tickets of an import, the first is what was known.
         return max(bisect_right(adopted, at), min(1, len(adopted)))
 
@@ -292,15 +302,17 @@ class _Chooser:
             self._others = [_Choice(_without(book, given.policies)) for _, book in books]
         self.kinds: Final = self._given.kinds.union(*(other.kinds for other in self._others))
 
-    def choose(self, attributes: ticket_timeline.Attributes, own: Terms | None, at: int) -> Terms | None:
+    def choose(
+        self, attributes: ticket_timeline.Attributes, own: Terms | None, at: int, held: Terms | None
+    ) -> Terms | None:
         """Let what is given compete with the desk's own by order and name."""
-        other = self._other(attributes, own, at)
+        other = self._other(attributes, own, at, held)
         chosen = self._given.of(attributes)
         if chosen is not None and chosen[0] is not None and self._comes_first(chosen[0], other):
-            return self._calendars.known((chosen[0], GIVEN, chosen[2], None), own, at)
-        return self._calendars.instead(other, own, at)
+            return self._calendars.known((chosen[0], GIVEN, chosen[2], None), own, at, held)
+        return self._calendars.instead(other, own, at, held)
 
-    def _other(self, attributes: ticket_timeline.Attributes, own: Terms | None, at: int) -> Terms:
+    def _other(self, attributes: ticket_timeline.Attributes, own: Terms | None, at: int, held: Terms | None) -> Terms:
         if not self._others:
             return NOTHING
         if not self._by_record:
@@ -308,7 +320,7 @@ class _Chooser:
         if own is not None and own[0] not in self._policies:
             return own
         found = self._others[max(bisect_right(self._since, at) - 1, 0)].of(attributes) or NOTHING
-        return self._calendars.known(found, own, at)
+        return self._calendars.known(found, own, at, held)
 
     def _comes_first(self, name: str, other: Terms) -> bool:
         if other[0] is None or other[1] is None:

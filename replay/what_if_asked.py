@@ -33,7 +33,7 @@ class GivenPolicy(PolicyTerms):
 
 
 class GivenCalendar(CalendarTerms):
-    """A calendar as `desk sla adopt-calendar` takes it."""
+    """A calendar as `desk sla adopt-calendar` takes it; holidays may be named by country, and are looked up."""
 
     name: Label
     holidays: Holidays = None

@@ -5,25 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from domain.sla_counting import counted
-from domain.sla_policy import Unit
+from domain.sla_explanation import LineKind, explain
 from domain.spans import instant
 from domain.ticket_timeline import PRIORITY, TEAM, TIER, decode
 from replay.what_if_comparing import outcome, pairs, used
 from replay.what_if_report import OUTCOMES, Flip, Outcome, Side
-from replay.what_if_words import span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from domain import what_if
     from domain.sla_clocks import Clock
-    from domain.sla_policy import Target
     from replay.what_if_comparing import Comparison
     from replay.what_if_report import Direction
     from replay.what_if_tally import Kept
 
-MOST_LINES: Final = 40  # a ticket that was set pending a hundred times is not followed step by step here
+MOST_LINES: Final = 40  # a clock that ran for months has a line for each of its days
 SECOND: Final = 1_000_000
 _NOT_PROMISED: Final = Side(
     outcome=Outcome.NOT_PROMISED,
@@ -79,43 +74,11 @@ def _side(clock: Clock | None, side: what_if.Side, now: int) -> Side:
     )
 
 
-def _lines(clock: Clock, side: what_if.Side, now: int) -> Iterator[str]:
-    """Tell what was allowed, from when, each stretch that counts, each pause, and the deadline that comes of it."""
-    yield _allowed(clock.target) if clock.target is not None else "no target"
-    if clock.manual:
-        yield f"due {_at(clock.due)}, set by hand"
-        return
-    unit = Unit.CALENDAR if clock.target is None else clock.target.unit
-    until = clock.ended if clock.ended is not None else clock.paused if clock.paused is not None else now
-    stretches = [
-        (start, f"counted {_at(start)} to {_at(end)}: {span(ran / SECOND)}")
-        for start, end, ran in _stretches(clock, side, unit, max(until, clock.started))
-    ]
-    pauses = [(start, f"stood still {_at(start)} to {_at(end)}") for start, end in clock.pauses]
-    lines = [line for _, line in sorted(stretches + pauses)]
-    yield from lines[:MOST_LINES]
-    if len(lines) > MOST_LINES:
-        yield f"and {len(lines) - MOST_LINES} stretches more"
-    if clock.ended is None and clock.paused is not None:
-        yield f"stands still since {_at(clock.paused)}"
-    yield f"due {_at(clock.due)}"
-
-
-def _stretches(clock: Clock, side: what_if.Side, unit: Unit, until: int) -> Iterator[tuple[int, int, int]]:
-    """Give from when to when how much counts: what lies between two pauses, and two versions of a calendar."""
-    starts = list(counted(side.levels, unit, clock.started, until, clock.pauses, clock.calendars))
-    for number, (start, end, ran) in enumerate(starts):
-        if start < end or number == 0:
-            yield start, end, ran
-
-
-def _allowed(target: Target) -> str:
-    if target.unit is Unit.BUSINESS_DAYS:
-        days = f"{target.amount} working day{'s' if target.amount > 1 else ''}"
-        return f"allowed {days}" + (", to the end of the last" if target.end_of_day else "")
-    words = "of calendar time" if target.unit is Unit.CALENDAR else "of business time"
-    return f"allowed {span(target.amount)} {words}"
-
-
-def _at(us: int) -> str:
-    return f"{instant(us):%Y-%m-%d %H:%M:%S}Z"
+def _lines(clock: Clock, side: what_if.Side, now: int) -> list[str]:
+    """Give the arithmetic line by line; what somebody goes by is said already, with what of it is given."""
+    said = explain(clock, side.levels, instant(now))
+    lines = [line.text for line in said if line.kind is not LineKind.TERMS]
+    if len(lines) <= MOST_LINES:
+        return lines
+    half = MOST_LINES // 2
+    return [*lines[:half], f"… {len(lines) - 2 * half} lines more …", *lines[-half:]]

@@ -13,7 +13,7 @@ from replay.what_if_style import STYLE
 from replay.what_if_words import NOTHING, group_name, metric_name, share, signed, span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
@@ -45,7 +45,7 @@ def page(report: Report) -> str:
         _circumstances(report),
         _tiles(report),
         _by_metric(report),
-        _time_used(report.promises),
+        _time_used(report),
         *(_grouped(report, grouping) for grouping in GROUPINGS),
         _flips(report),
         "</main></body></html>\n",
@@ -65,7 +65,7 @@ def _name(value: object) -> str:
 def _instant(instant: datetime | None) -> str:
     if instant is None:
         return NOTHING
-    return f'<time datetime="{instant.isoformat()}">{instant:%Y-%m-%d %H:%M:%S}</time>'
+    return f'<time datetime="{instant.isoformat()}">{instant:%Y-%m-%d %H:%M:%S} UTC</time>'
 
 
 def _axis(report: Report) -> str:
@@ -114,7 +114,7 @@ def _by_metric(report: Report) -> str:
     if not report.promises:
         return "<section><h2>Promises</h2><p>Nothing was promised on any of these tickets, then or now.</p></section>"
     rows = [(_text(metric_name(line.metric)), line) for line in report.promises]
-    table = _table("Promises by metric", "metric", [(name, None, line) for name, line in rows], spreads=True)
+    table = _table("Promises by metric", "metric", [(name, None, line) for name, line in rows])
     return f"<section><h2>Promises by metric</h2>{_KEY}{_shares('Share of promises broken', rows)}{table}</section>"
 
 
@@ -137,7 +137,6 @@ def _grouped(report: Report, grouping: Grouping) -> str:
         heading,
         grouping,
         [(name, metric_name(line.metric), line) for name, line in named],
-        spreads=grouping == "priority",
     )
     return f"<section><h2>{heading}</h2>{_KEY}{plot}{table}</section>"
 
@@ -232,11 +231,11 @@ def _month_x(place: int, number: int) -> str:
     return f"{53.0 if number == 1 else 12 + 82 * place / (number - 1):.2f}%"
 
 
-def _time_used(lines: Iterable[Line]) -> str:
+def _time_used(report: Report) -> str:
     """Draw where the percentiles of the time used lie, on a scale on which each step is ten times the one before."""
     rows = [
         (line, kind, spread)
-        for line in lines
+        for line in report.promises
         for kind, spread in (("then", line.used_then), ("given", line.used_given))
         if spread is not None and spread.count
     ]
@@ -270,8 +269,28 @@ def _time_used(lines: Iterable[Line]) -> str:
     return (
         "<section><h2>Time used until fulfilled</h2><figure><figcaption>Half of all took no longer than the circle; the"
         " strokes are what 90, 95 and 99 in a hundred took at most. Counted as each side counts, on a logarithmic scale."
-        f'</figcaption><div class="plot">{"".join(drawn)}{axis}</div></figure></section>'
+        f'</figcaption><div class="plot">{"".join(drawn)}{axis}</div></figure>{_percentile_table(report)}</section>'
     )
+
+
+def _percentile_table(report: Report) -> str:
+    body = []
+    for line in (*report.promises, *report.by.get("priority", ())):
+        then, given = line.used_then, line.used_given
+        if then is None or given is None:
+            continue
+        cells = "".join(
+            f'<td class="number">{span(a)}{"" if a == b else f" → {span(b)}"}</td>'
+            for (_, a), (_, b) in zip(_percentiles(then), _percentiles(given), strict=True)
+        )
+        count = f"{then.count:,}" if then.count == given.count else f"{then.count:,} → {given.count:,}"
+        body.append(
+            f'<tr><th scope="row">{_text(line.group or "all")}</th><td>{metric_name(line.metric)}</td>'
+            f'<td class="number">{count}</td>{cells}</tr>'
+        )
+    names = ("priority", "metric", "fulfilled", "p50", "p90", "p95", "p99")
+    head = "<tr>" + "".join(f'<th scope="col">{name}</th>' for name in names) + "</tr>"
+    return _in_frame("Time used until fulfilled, then → given", head, "".join(body))
 
 
 def _log_x(value: float | None, low: float, high: float) -> str:
@@ -283,28 +302,28 @@ def _percentiles(spread: Spread) -> tuple[tuple[str, float | None], ...]:
     return (("p50", spread.p50), ("p90", spread.p90), ("p95", spread.p95), ("p99", spread.p99))
 
 
-def _table(caption: str, group: str, rows: Sequence[tuple[str, str | None, Line]], *, spreads: bool = False) -> str:
+def _table(caption: str, group: str, rows: Sequence[tuple[str, str | None, Line]]) -> str:
     """Write lines as a table; without a metric of its own a row is named by the metric."""
     metric = "" if not rows or rows[0][1] is None else '<th scope="col" rowspan="2">metric</th>'
-    percentiles = '<th scope="colgroup" colspan="4">used until fulfilled, then → given</th>' if spreads else ""
-    below = "".join(f'<th scope="col">{name}</th>' for name in ("p50", "p90", "p95", "p99")) if spreads else ""
     sides = "".join(f'<th scope="col">{name}</th>' for name in ("met", "broken", "running", "not made")) * 2
     head = (
         f'<tr><th scope="col" rowspan="2">{_text(group)}</th>{metric}<th scope="colgroup" colspan="4">then</th>'
-        '<th scope="colgroup" colspan="4">given</th><th scope="colgroup" colspan="3">change in broken</th>'
-        f'{percentiles}</tr><tr>{sides}<th scope="col">worse</th><th scope="col">better</th><th scope="col">in all</th>'
-        f"{below}</tr>"
+        '<th scope="colgroup" colspan="4">given</th><th scope="colgroup" colspan="3">change in broken</th></tr>'
+        f'<tr>{sides}<th scope="col">worse</th><th scope="col">better</th><th scope="col">in all</th></tr>'
     )
     body = []
     for name, of_metric, line in rows:
-        cells = _numbers(line.then, "then") + _numbers(line.given, "given") + _change(line)
-        if spreads:
-            cells += _spread_cells(line)
         second = "" if of_metric is None else f"<td>{_text(of_metric)}</td>"
+        cells = _numbers(line.then, "then") + _numbers(line.given, "given") + _change(line)
         body.append(f'<tr><th scope="row">{name}</th>{second}{cells}</tr>')
+    return _in_frame(caption, head, "".join(body))
+
+
+def _in_frame(caption: str, head: str, body: str) -> str:
+    """Put a table where it can be moved sideways on a narrow screen, also by the keyboard."""
     return (
         f'<div class="wide" role="region" aria-label="{_text(caption)}" tabindex="0"><table><caption>{_text(caption)}'
-        f"</caption><thead>{head}</thead><tbody>{''.join(body)}</tbody></table></div>"
+        f"</caption><thead>{head}</thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -320,14 +339,6 @@ def _change(line: Line) -> str:
         f'<td class="number worse">{worse}</td><td class="number better">{better}</td>'
         f'<td class="number">{signed(line.worse - line.better)}</td>'
     )
-
-
-def _spread_cells(line: Line) -> str:
-    then, given = line.used_then, line.used_given
-    if then is None or given is None:
-        return '<td class="number">–</td>' * 4
-    pairs = zip(_percentiles(then), _percentiles(given), strict=True)
-    return "".join(f'<td class="number">{span(a)}{"" if a == b else f" → {span(b)}"}</td>' for (_, a), (_, b) in pairs)
 
 
 def _flips(report: Report) -> str:

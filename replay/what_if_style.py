@@ -25,7 +25,7 @@ dl div{display:flex;gap:.5rem;flex-wrap:wrap}dd{margin:0;color:var(--text);overf
 .tiles b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}.tiles span{color:var(--soft);font-size:.875rem}
 .tiles .then b{color:var(--then)}.tiles .given b{color:var(--given)}
 .tiles .worse b,td.worse,.worse .sign{color:var(--worse)}.tiles .better b,td.better,.better .sign{color:var(--better)}
-.key{display:flex;gap:1.5rem;color:var(--soft);font-size:.875rem}
+.key{display:flex;gap:1.5rem;color:var(--soft);font-size:.875rem}.key span{display:flex;align-items:center;gap:.35rem}
 figure{margin:.5rem 0 1.25rem}figcaption{color:var(--soft);font-size:.875rem;margin-bottom:.25rem;max-width:48rem}
 .row{display:grid;grid-template-columns:minmax(9rem,16rem) 1fr 12rem;gap:.75rem;align-items:center;min-height:1.75rem}
 .label{text-align:right;overflow-wrap:anywhere;font-size:.9rem;line-height:1.2}

@@ -145,7 +145,7 @@ class Database:
             max_waiting=waiting_commands,
             configure=self._count,
         )
-        self._root = root
+        self.root = root
         self._workspaces: dict[str, Workspace] = {}
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
@@ -241,10 +241,10 @@ class Database:
             if row is None:
                 message = f"There is no workspace {name!r}."
                 raise UnknownWorkspace(message)
-            if row[0] != key_check(self._root, name):
+            if row[0] != key_check(self.root, name):
                 message = f"The root key is not the one that workspace {name!r} was made with."
                 raise RootKeyError(message)
-            found = self._workspaces.setdefault(name, Workspace(self, name, self._root))
+            found = self._workspaces.setdefault(name, Workspace(self, name, self.root))
         return found
 
     def opened(self) -> list[Workspace]:

@@ -20,6 +20,7 @@ from api.cli import (
     serving,
     sla_keeping,
     view_keeping,
+    what_if,
 )
 from api.cli.surroundings import Failure, Surroundings, explain
 
@@ -43,6 +44,7 @@ for part in (
     queue_diff,
     importing,
     sla_keeping,
+    what_if,
     bench,
 ):
     part.add_to(app)
