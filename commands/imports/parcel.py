@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from commands.imports.reading import Refusal
 from domain.agent import Agent
 from domain.customer import Customer
+from domain.customer_events import Tier
 from domain.ticket_events import SourceStatusRecorded, TicketEvent
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from commands.imports.reading import Case
     from commands.imports.story import Acquaintance, Story
     from domain.event import Event
+    from domain.sla_terms import SlaTerms
 
 
 class Told(NamedTuple):
@@ -65,6 +67,20 @@ class Newcomer:
     there: bool | None = None
     """Whether the log has it or will have it; None until that was looked up."""
     counted: bool = False
+    tier: Tier = Tier.STANDARD
+    """A customer's, as the log has it where it has that customer."""
+
+
+class Standing(NamedTuple):
+    """How far the log has a ticket: how many of the told events, its version, and the terms and tier it goes by."""
+
+    known: int = 0
+    version: int = 0
+    terms: SlaTerms | None = None
+    tier: Tier | None = None
+
+
+NOTHING: Final = Standing()
 
 
 @dataclass(slots=True)
@@ -82,18 +98,22 @@ class Parcel:
     words: list[tuple[int, str]]
     """Version → the source's own words, where these were recorded."""
     met: list[Newcomer]
-    known: int = 0
-    """How many of its events the log has, once that is known."""
+    standing: Standing = NOTHING
+    """How far the log has it, once that is known."""
+    recorded: Sequence[Fact] = field(default=())
+    """What is recorded of it, with the terms it goes by."""
     people: Sequence[Newcomer] = field(default=())
     """Who is created with it."""
 
     def news(self) -> list[Fact]:
-        """Give what the log does not have, first the people, and mark these as on their way."""
-        events = self.events[self.known :]
-        self.people = [person for person in self.met if not person.there] if events else []
+        """Give what the log does not have, first the people, and mark these as on their way.
+
+        Events of the ticket are those of `recorded`.
+        """
+        self.people = [person for person in self.met if not person.there] if self.recorded else []
         for person in self.people:
             person.there = True
-        return [person.fact for person in self.people] + events
+        return [*(person.fact for person in self.people), *self.recorded]
 
 
 class Packer:

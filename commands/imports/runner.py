@@ -10,23 +10,32 @@ from collections import deque
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from commands.imports.parcel import Fact, Parcel, subjects
+from commands.desk import Desk
+from commands.imports.parcel import NOTHING, Fact, Parcel, Standing, subjects
+from commands.imports.promises import PROMISES, with_terms
 from commands.imports.reading import Refusal
 from commands.imports.scribe import Order, telling
 from commands.imports.summary import Summary
-from domain.ticket_events import TicketType
+from domain.customer_events import Registered, TierChanged
+from domain.service_levels import SERVICE_LEVELS_ID
+from domain.ticket_events import Opened, TicketType
+from domain.ticket_sla_events import SlaTermsChanged
 from storage.append import Conflict, EventTooLarge, LogError, Submission, check_sizes
 from storage.codec import UnreadableEvent, decode, encode
 from storage.keyring import ERASED, RootKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from uuid import UUID
 
     from commands.imports.format import Format
-    from commands.imports.parcel import Told
+    from commands.imports.parcel import Newcomer, Told
     from commands.imports.summary import Met
+    from domain.customer_events import Tier
     from domain.event import Event
+    from domain.service_levels import Book
+    from domain.sla_terms import SlaTerms
     from storage.append import Appended, NewEvent
     from storage.codec import StorableEvent
     from storage.database import Workspace
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 
 CASES_IN_FLIGHT: Final = 1_000  # two full batches of the log: enough to keep it busy, little enough to hold
 GROUPS_AHEAD: Final = 4  # told while the database makes the keys of the people in a group
+_SAYING_TERMS: Final = frozenset({Opened.TOPIC, SlaTermsChanged.TOPIC})
 ATTEMPTS: Final = 5  # of one case against others that write to it
 
 
@@ -53,6 +63,8 @@ async def run_import(
     the log in the order of the file, so that an import that was killed ends, run again, with the same log. What
     is there already is found by its foreign id; a case that has grown gets the rest, provided that what is there
     is what its earlier rows tell.
+
+    Tickets go by the policies that there are when they are recorded, as if commands had told their story.
 
     `zone` is for times that name none, `ticket_type` for the tickets, both instead of the format's; `progress`
     is called with rows done and rows in all; refused rows go to `rejects_path` as well, as CSV. Raises
@@ -95,10 +107,13 @@ class _Run:
         self.summary = summary
         self.progress = progress
         self.rejects: Any = None
+        self.desk = Desk(workspace)
         self.in_flight: deque[tuple[Parcel, asyncio.Future[Appended]]] = deque()
 
     async def all(self, groups: AsyncIterator[list[Parcel | Refusal]]) -> None:
         """Look up, seal and append every case in the order told, while later ones are being told."""
+        # Whoever appends first enters the log, which may begin an epoch; what is decided before that would be refused.
+        await self.workspace.log.append(Submission(probe=True))
         waiting: asyncio.Queue[list[Parcel | Refusal] | None] = asyncio.Queue(GROUPS_AHEAD)
 
         async def receive() -> None:
@@ -138,12 +153,13 @@ class _Run:
             else:
                 parcels.append(item)
         await self._look_up(parcels)
-        news = [parcel.news() for parcel in parcels]
+        book = await self.desk.book()
+        news = [self._news(parcel, book) for parcel in parcels]
         await self.workspace.keyring.ensure({subject for facts in news for subject in subjects(facts)})
         for parcel, facts in zip(parcels, news, strict=True):
             if not facts:
                 self._account(parcel)
-            elif (submission := self._submission(parcel, facts)) is not None:
+            elif (submission := self._submission(parcel, facts, book)) is not None:
                 self.in_flight.append((parcel, self.workspace.log.submit(submission)))
         await self._settle(CASES_IN_FLIGHT)
 
@@ -153,9 +169,24 @@ class _Run:
         heads = await self.workspace.log.heads([*(parcel.ticket_id for parcel in parcels), *strangers])
         for id_, person in strangers.items():
             person.there = id_ in heads
+        await self._rank({id_: person for id_, person in strangers.items() if person.there})
         await self._recognise([parcel for parcel in parcels if parcel.ticket_id in heads])
 
-    def _submission(self, parcel: Parcel, facts: Sequence[Fact]) -> Submission | None:
+    async def _rank(self, known: Mapping[UUID, Newcomer]) -> None:
+        """Find the tiers of customers whom the log has."""
+        customers = [id_ for id_, person in known.items() if person.kind == "customers"]
+        if customers:
+            for row in await self.workspace.log.last_of(customers, (Registered.TOPIC, TierChanged.TOPIC)):
+                known[row.stream].tier = decode(row).event.tier
+
+    def _news(self, parcel: Parcel, book: Book) -> list[Fact]:
+        """Give what the log lacks of a case, and remember it with the parcel."""
+        tiers = {person.fact.originator_id: person.tier for person in parcel.met}
+        row_ends = {told.last for told in parcel.told}
+        parcel.recorded = with_terms(parcel.events, row_ends, tiers, book, parcel.standing)
+        return parcel.news()
+
+    def _submission(self, parcel: Parcel, facts: Sequence[Fact], book: Book) -> Submission | None:
         try:
             rows = [self._row(fact) for fact in facts]
             check_sizes(rows, self.workspace.database.largest_event)
@@ -163,11 +194,13 @@ class _Run:
             for person in parcel.people:
                 person.there = None
             parcel.people = ()
-            self._refuse_from(parcel, parcel.known, f"cannot be recorded: {error}")
+            parcel.recorded = ()
+            self._refuse_from(parcel, parcel.standing.known, f"cannot be recorded: {error}")
             self._account(parcel)
             return None
         guards = {person.fact.originator_id: 0 for person in parcel.people}
-        guards[parcel.ticket_id] = parcel.known
+        guards[parcel.ticket_id] = parcel.standing.version
+        guards[SERVICE_LEVELS_ID] = book.version
         return Submission(rows, guards, epoch=self.workspace.log.epochs.known)
 
     def _row(self, fact: Fact) -> NewEvent:
@@ -198,13 +231,14 @@ class _Run:
         for _ in range(ATTEMPTS):
             for person in parcel.met:
                 person.there = None
-            parcel.known = 0
+            parcel.standing = NOTHING
             await self._look_up([parcel])
-            facts = parcel.news()
+            book = await self.desk.book(fresh=True)
+            facts = self._news(parcel, book)
             if not facts:
                 return True
             await self.workspace.keyring.ensure(set(subjects(facts)))
-            submission = self._submission(parcel, facts)
+            submission = self._submission(parcel, facts, book)
             if submission is None:
                 return False
             try:
@@ -223,14 +257,23 @@ class _Run:
         stored = await asyncio.gather(*(log.stream(parcel.ticket_id) for parcel in parcels))
         await self.workspace.keyring.load(row for rows in stored for row in rows)
         for parcel, rows in zip(parcels, stored, strict=True):
+            told = [row for row in rows if not row.topic.startswith(PROMISES)]
             same = 0
-            for row, fact in zip(rows, parcel.events, strict=False):
+            for row, fact in zip(told, parcel.events, strict=False):
                 if not self._is(row, fact):
                     break
                 same += 1
-            parcel.known = same
-            if same < len(rows) and same < len(parcel.events):
+            parcel.standing = Standing(same, rows[-1].version, *self._terms(rows))
+            if same < len(told) and same < len(parcel.events):
                 self._refuse_from(parcel, same, f"the ticket's own history differs from version {same + 1} on")
+
+    def _terms(self, rows: Sequence[StoredRow]) -> tuple[SlaTerms | None, Tier | None]:
+        """Give the terms and the tier that a ticket goes by."""
+        last = next((row for row in reversed(rows) if row.topic in _SAYING_TERMS), None)
+        if last is None:
+            return None, None
+        event = decode(last).event
+        return event.terms, event.tier
 
     def _is(self, row: StoredRow, fact: Fact) -> bool:
         """Tell whether a stored event is the one told now; personal values that are gone count as equal."""
@@ -242,6 +285,9 @@ class _Run:
             there: Event = decode(row, self.workspace.keyring).event
         except UnreadableEvent:
             return False
+        if isinstance(there, Opened):
+            # Whatever it was promised then; the state of the fact is from before anything was.
+            there = there.model_copy(update={"tier": None, "terms": None})
         if there.state_json() != fact.state:
             return False
         return all(value in (fact.values.get(name), ERASED) for name, value in there.personal_values().items())
@@ -260,7 +306,7 @@ class _Run:
     # The account
 
     def _account(self, parcel: Parcel) -> None:
-        summary, known = self.summary, parcel.known
+        summary, known = self.summary, parcel.standing.known
         for _, before, last in parcel.told:
             if last == before:
                 summary.rows_unchanged += 1
@@ -277,7 +323,7 @@ class _Run:
             summary.tickets_continued += bool(news)
         elif news:
             summary.tickets.new += 1
-        summary.events.update([fact.TOPIC for fact in news])
+        summary.events.update([fact.TOPIC for fact in parcel.recorded])
         summary.source_statuses.update(
             [words for version, words in parcel.words if known < version <= known + len(news)]
         )
