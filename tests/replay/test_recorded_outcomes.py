@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from msgspec.structs import replace
-from pydantic_core import from_json
 
 from commands.imports import FORMATS, run_import
-from domain.calendar import CalendarTerms
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK
 from domain.sla_clocks import ClockState, clocks, state
-from domain.sla_policy import PolicyTerms, Unit
+from domain.sla_policy import Unit
 from domain.sla_terms import Metric
 from domain.ticket import Ticket
 from domain.ticket_timeline import after
+from projections import directory, ticket_queue
+from projections.runner import Runner
 from replay.as_of import fold
+from replay.what_if import what_if
+from replay.what_if_asked import Asked, GivenCalendar, GivenPolicy
 from storage.codec import decode
 from tests.commands.imports.files import real_log
 from tests.replay.recorded_outcomes import HOURS, WAYS, Way, best_of, fitted, incidents_of, minutes_taken, wrong
@@ -37,14 +39,12 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[2] / "docs/sla"
 
 
-def terms_in(file: Path) -> dict[str, Any]:
-    """Give what a file for `desk sla adopt-…` says, without the name."""
-    return {key: value for key, value in from_json(file.read_bytes()).items() if key != "name"}
-
-
-CALENDAR_FILE, POLICY_FILE = FOLDER / "made-sla-calendar.json", FOLDER / "made-sla-policy.json"
-CALENDAR = CalendarTerms.model_validate(terms_in(CALENDAR_FILE))
-POLICY = PolicyTerms.model_validate(terms_in(POLICY_FILE))
+ASKED = Asked(
+    policies=(GivenPolicy.model_validate_json((FOLDER / "made-sla-policy.json").read_bytes()),),
+    calendars=(GivenCalendar.model_validate_json((FOLDER / "made-sla-calendar.json").read_bytes()),),
+    flips=0,
+)
+POLICY, CALENDAR = ASKED.given.policies["made-sla"], ASKED.given.calendars["weekdays"]
 MEASURED = Way("closed", frozenset(), "weekdays 0-24")
 TOTAL = Metric.TOTAL_RESOLUTION
 PRIORITIES = {
@@ -88,8 +88,8 @@ def fits(halves: tuple[list[Incident], list[Incident]]) -> list[Fit]:
     return [fitted(way, halves[0]) for way in WAYS]
 
 
-async def outcomes_of(workspace: Workspace, policy: PolicyTerms) -> list[Outcome]:
-    """Import the log, and give each ticket's flag as it was written last and its clock by a policy."""
+async def outcomes_of(workspace: Workspace) -> list[Outcome]:
+    """Import the log, and give each ticket's flag as it was written last and its clock by the policy."""
     await run_import(workspace, FORMATS["servicenow"], real_log("servicenow"))
     rows = await workspace.log.page(0, 1_000_000)
     await workspace.keyring.load(rows)
@@ -97,7 +97,7 @@ async def outcomes_of(workspace: Workspace, policy: PolicyTerms) -> list[Outcome
     for row in rows:
         if row.topic.startswith("ticket."):
             streams.setdefault(row.stream, []).append(decode(row, workspace.keyring))
-    book = EMPTY_BOOK.with_calendar("weekdays", CALENDAR).with_policy("made-sla", policy)
+    book = EMPTY_BOOK.with_calendar("weekdays", CALENDAR).with_policy("made-sla", POLICY)
     found = []
     for recorded in streams.values():
         ticket = fold(recorded)
@@ -160,7 +160,7 @@ async def test_of_the_other_half_the_clocks_of_the_imported_log_agree_with_the_r
     alpha: Workspace, incidents: list[Incident], fits: list[Fit]
 ) -> None:
     fit = best_of(fits)
-    outcomes = await outcomes_of(alpha, POLICY)
+    outcomes = await outcomes_of(alpha)
     fitted = {incident.number for incident in incidents if incident.is_fitted}
     assert agreement(one for one in outcomes if one.number in fitted) == {
         Priority.URGENT: (0, 14, 0, 0),
@@ -188,6 +188,19 @@ async def test_of_the_other_half_the_clocks_of_the_imported_log_agree_with_the_r
     for one in outcomes:
         due, incident = one.clock.due_at.replace(tzinfo=None), by_number[one.number]
         assert elapsed(due) - elapsed(incident.opened_at) == fit.allowed[incident.priority]
+    # So is what `desk sla what-if` says of the desk into which the log was imported.
+    runner = Runner(alpha.database, [ticket_queue.VIEW, directory.VIEW])
+    await runner.catch_up(alpha)
+    await runner.release()
+    report = await what_if(alpha, ASKED, now=datetime.now(UTC))
+    assert {
+        (line.group, line.given.met, line.given.breached) for line in report.by["priority"] if line.metric is TOTAL
+    } == {
+        ("urgent", 1, 26),
+        ("high", 0, 67),
+        ("normal", 751, 1_932),
+        ("low", 125, 98),
+    }
 
 
 def test_measured_until_solved_no_policy_explains_much_more_than_the_commonest_outcome_does(
