@@ -11,6 +11,7 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response
 
 from api.access import GuardedRoute, caller_of
+from api.timer_standing import TimerStanding
 from projections.bookkeeping import FAILED, view_status
 from projections.consumer_register import consumer_status
 from projections.registry import VIEWS
@@ -44,6 +45,7 @@ async def read_metrics(request: Request, credential: Annotated[Credential, Depen
     metrics.refresh(request.app.state.database)
     standing = of_views(credential.workspace, await view_status(desk.workspace, VIEWS), await skips(desk.workspace))
     standing += of_consumers(credential.workspace, await consumer_status(desk.workspace))
+    standing += of_timer(credential.workspace, await TimerStanding.of(desk.workspace))
     # In a thread: with several processes this reads files of each.
     content = await asyncio.to_thread(metrics.exposition, credential.workspace, standing)
     return Response(content, media_type=metrics.CONTENT_TYPE)
@@ -98,3 +100,25 @@ def of_consumers(workspace: str, found: Sequence[ConsumerStatus]) -> list[Metric
         attempts.add_metric(place, status.attempts)
         stopped.add_metric(place, status.state == FAILED)
     return [events, seconds, attempts, stopped]
+
+
+def of_timer(workspace: str, found: TimerStanding) -> list[Metric]:
+    """Say how late the timer is, and how many open tickets what was adopted has yet to be carried to."""
+    seconds = GaugeMetricFamily(
+        "desk_timer_lag_seconds", "How long ago fell due what the timer has not recorded", labels=("workspace",)
+    )
+    left = GaugeMetricFamily(
+        "desk_timer_adoption_tickets_left",
+        "Open tickets to which what was adopted has yet to be carried",
+        labels=("workspace",),
+    )
+    behind = GaugeMetricFamily(
+        "desk_timer_adoptions_waiting",
+        "Versions of calendars and policies that have not been carried to all open tickets",
+        labels=("workspace",),
+    )
+    state = found.rollout
+    seconds.add_metric((workspace,), found.lag_seconds)
+    left.add_metric((workspace,), 0 if state.upto is None else max(state.total - state.looked_at, 0))
+    behind.add_metric((workspace,), max(found.adopted - state.done_upto, 0))
+    return [seconds, left, behind]

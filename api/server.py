@@ -16,8 +16,10 @@ import uvicorn
 import uvloop
 
 from api.app import create_app
+from api.timer import Timer
 from api.transport import HttpProtocol
 from commands.desk import MARKS
+from projections import ticket_queue
 from projections.registry import VIEWS
 from projections.runner import Runner
 from storage import metrics
@@ -242,9 +244,14 @@ async def _run_part(
             stack.push_async_callback(end, asyncio.create_task(metrics.keep_refreshed(database), name="metrics"))
         if part != "http":
             stop = asyncio.Event()
-            running = asyncio.create_task(Runner(database, VIEWS).run(stop), name="views")
-            running.add_done_callback(lambda _: ending.ask())
-            stack.push_async_callback(_finish, running, stop)
+            views = Runner(database, VIEWS)
+            parts = {"views": views.run(stop)}
+            if settings.timer:
+                parts["timer"] = Timer(lambda: views.keeping(ticket_queue.VIEW)).run(stop)
+            for name, work in parts.items():
+                running = asyncio.create_task(work, name=name)
+                running.add_done_callback(lambda _: ending.ask())
+                stack.push_async_callback(_finish, running, stop)
         if door is None or part == "views":
             ready()
             await ending.asked.wait()

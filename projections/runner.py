@@ -148,6 +148,10 @@ class Runner:
         finally:
             await self._connections.close()
 
+    def keeping(self, view: View) -> list[Workspace]:
+        """Give the workspaces of which a view falls to this process, whether it follows there or has stopped."""
+        return [one.workspace for one in self._shares or () if view in one.ours]
+
     async def release(self) -> None:
         """Give up the views, so that another process takes over as soon as it looks."""
         for workspace in self._workspaces.values():

@@ -146,7 +146,7 @@ def fold(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> R
             row["updated_at"] = at
         timeline = timelines.get(key) or timeline_in(row["timeline"])
         moved_on = after(timeline, event)
-        if moved_on is not timeline:
+        if moved_on is not timeline or "wake_at" in values:
             timelines[key] = moved_on
         status = values.get("status")
         if status is not None and status != row["status"]:
@@ -201,6 +201,10 @@ def _run_clocks(row: Row, timeline: Timeline, book: Book) -> None:
     due = falls_due(clocks)
     row["due_at"] = None if due is None else instant(due)
     row["timer_at"] = next_at(timeline, book, clocks)
+    wake_at = row["wake_at"]
+    # The history of an imported ticket waits for nothing.
+    if wake_at is not None and timeline.announces_from is not None:
+        row["timer_at"] = wake_at if row["timer_at"] is None else min(wake_at, row["timer_at"])
 
 
 def _take_status(row: Row, status: str, at: datetime) -> None:

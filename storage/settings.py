@@ -62,6 +62,8 @@ class Settings:
     """Commands that may wait in one process at once; more are told to come again."""
     workers: int = 1
     """Processes that serve HTTP."""
+    timer: bool = True
+    """Whether processes that keep views up also see to what falls due; not so on a copy that is only looked at."""
     largest_event: int = LARGEST_EVENT
     """Bytes of state and personal values that an event may have."""
     release: str = field(default_factory=installed_release)
@@ -94,6 +96,7 @@ class Settings:
             pool_size=_whole_number(given, "DESK_POOL_SIZE", 10, 1, 1000),
             waiting_commands=_whole_number(given, "DESK_WAITING_COMMANDS", WAITING_COMMANDS, 1, 1_000_000),
             workers=_whole_number(given, "DESK_WORKERS", 1, 1, 64),
+            timer=_on_or_off("DESK_TIMER", given.get("DESK_TIMER", "on")),
             largest_event=_whole_number(given, "DESK_LARGEST_EVENT", LARGEST_EVENT, 4096, 256 * 1024 * 1024),
             release=_release(given.get("DESK_RELEASE")),
             postgres_version=_postgres_version(given.get("DESK_POSTGRES_VERSION")),
@@ -211,6 +214,13 @@ def _whole_number(given: Mapping[str, str], variable: str, default: int, least: 
         message = f"{variable} must be a whole number from {least} to {most}, not {value!r}."
         raise SettingsError(message)
     return int(value)
+
+
+def _on_or_off(variable: str, value: str) -> bool:
+    if value not in {"on", "off"}:
+        message = f"{variable} must be on or off, not {value!r}."
+        raise SettingsError(message)
+    return value == "on"
 
 
 def _release(value: str | None) -> str:

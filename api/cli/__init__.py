@@ -19,6 +19,7 @@ from api.cli import (
     rebuilding,
     serving,
     sla_keeping,
+    timer_keeping,
     view_keeping,
     what_if,
 )
@@ -45,6 +46,7 @@ for part in (
     importing,
     sla_keeping,
     what_if,
+    timer_keeping,
     bench,
 ):
     part.add_to(app)

@@ -52,6 +52,16 @@ def as_of(
     _measure(context, "instants", events=events)
 
 
+@benchmarks.command("breaches")
+def breaches(
+    context: typer.Context,
+    tickets: Annotated[int | None, typer.Option(min=10, help="Of each a deadline passes; 100,000 if unsaid.")] = None,
+    minute: Annotated[float | None, typer.Option(min=1, help="Seconds within which they pass; 60 if unsaid.")] = None,
+) -> None:
+    """Measure how fast deadlines that have passed are put on record, and how late those that pass in one minute are."""
+    _measure(context, "breaches", tickets=tickets, minute=minute)
+
+
 @benchmarks.command("commands")
 def commands(
     context: typer.Context,

@@ -6,18 +6,20 @@ import asyncio
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 import pytest
 
 from api.cli import main
+from api.timer import Timer
 from projections.consumer import Consumer
 from projections.consumer_register import consumer_named, register
 from projections.registry import BY_NAME, VIEWS
 from projections.runner import Runner
 from storage.database import Database
 from tests.commands.imports.files import rows_of, write
+from tests.commands.timed_desk import TimedDesk, replies_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -384,3 +386,33 @@ def test_a_file_that_is_no_calendar_or_policy_gives_one_sentence(
 def test_a_credential_is_issued_with_scopes(desk: Desk) -> None:
     assert desk("credential", "issue", "--role", "agent", "--scope", "backdate").stdout.startswith("desk_agent_")
     refused(desk("credential", "issue", "--role", "agent", "--scope", "everything"), 2, "everything", "backdate")
+
+
+def test_how_late_the_timer_is_and_how_far_adoptions_have_come_is_told(desk: Desk, settings: Settings) -> None:
+    assert "There is no queue yet" in desk("sla", "timer").stdout
+
+    async def adopt(*, at: float, **given: Any) -> None:
+        async with await Database.open(settings) as database:
+            alpha = await database.workspace("alpha")
+            timed = await TimedDesk.at(alpha)
+            await timed.adopt(replies_within(6_000), at=-100)
+            await timed.ticket()
+            await timed.adopt(replies_within(5_000), at=at, **given)
+            await Runner(database, VIEWS, "the runner").catch_up(alpha)
+
+    async def see_to_it() -> None:
+        async with await Database.open(settings) as database:
+            alpha = await database.workspace("alpha")
+            for _ in range(2):
+                await Timer(lambda: [alpha]).round()
+                await Runner(database, VIEWS, "the runner").catch_up(alpha)
+
+    asyncio.run(adopt(at=30, open_tickets="move"))
+    told = desk("sla", "timer").stdout
+    assert "s late: something fell due at 2026-03-06 16:00:00." in told
+    assert "policy adopted: all version 1" in told
+    assert "policy adopted: all version 2  2026-03-02 12:30  waits" in told
+    asyncio.run(see_to_it())
+    told = desk("sla", "timer").stdout
+    assert "Nothing is going to fall due." in told
+    assert "policy adopted: all version 2  2026-03-02 12:30  carried to open tickets" in told

@@ -14,13 +14,16 @@ import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg.conninfo import make_conninfo
 
+from api.timer import Timer
 from domain.event import Role
 from storage import metrics
 from tests.api.test_server import PATIENCE, issue, running, stop
+from tests.commands.timed_desk import TimedDesk, replies_within
 
 if TYPE_CHECKING:
     import pytest
 
+    from storage.database import Workspace
     from storage.settings import Settings
     from tests.api.conftest import DeskOverHttp
 
@@ -98,6 +101,29 @@ async def test_the_lag_of_views_is_told(desk: DeskOverHttp) -> None:
         assert told("desk_view_lag_events", workspace="alpha", view=view) == 1
         assert told("desk_view_lag_seconds", workspace="alpha", view=view) > 0
         assert told("desk_view_stopped", workspace="alpha", view=view) == 0
+
+
+async def test_how_late_the_timer_is_and_what_it_recorded_is_told(desk: DeskOverHttp, alpha: Workspace) -> None:
+    before = await scrape(desk)
+    timed = await TimedDesk.at(alpha)
+    await timed.adopt(replies_within(60))
+    await timed.ticket()
+    await timed.adopt(replies_within(50), at=30, open_tickets="move")
+    await desk.catch_up()
+    late = await scrape(desk)
+    assert late("desk_timer_lag_seconds", workspace="alpha") > 0
+    assert late("desk_timer_adoptions_waiting", workspace="alpha") == 2
+    assert late("desk_timer_adoption_tickets_left", workspace="alpha") == 0
+    timer = Timer(lambda: [alpha])
+    for _ in range(2):
+        await timer.round()
+        await desk.catch_up()
+    after = await scrape(desk)
+    assert after("desk_timer_lag_seconds", workspace="alpha") == 0
+    assert after("desk_timer_adoptions_waiting", workspace="alpha") == 0
+    for topic in ("ticket.sla_breached", "ticket.sla_terms_changed"):
+        labels = {"workspace": "alpha", "topic": topic}
+        assert after("desk_timer_events_total", **labels) - before("desk_timer_events_total", **labels) == 1
 
 
 async def test_what_cannot_be_read_and_what_is_too_large_is_counted(desk: DeskOverHttp, settings: Settings) -> None:

@@ -60,7 +60,7 @@ async def main(
         await place.checkpoint()
         paths = await _paths(workspace)
         token = await issue(database, WORKSPACE, Role.AUDITOR, SYSTEM_ACTOR, label="bench")
-        async with desk(place.settings, 1) as service:
+        async with desk(place.settings, 1, timer=False) as service:
             await _kept_up(workspace)
             readers = await _Readers.connected(service, token, paths, rate)
             await readers.read(WARM_UP_SECONDS)

@@ -35,6 +35,19 @@ INSERT = (
     "INSERT INTO one_row_each (originator_id, originator_version, topic, state, personal, recorded_at) VALUES"
     f" (gen_random_uuid(), 1, '{TOPIC}', '{STATE.decode()}', '{PERSONAL.decode()}', clock_timestamp());\n"
 )
+DUE = """
+CREATE TABLE due_rows (id bigserial PRIMARY KEY, due_at timestamptz NOT NULL, breached_at timestamptz);
+CREATE INDEX ON due_rows (due_at, id) WHERE breached_at IS NULL;
+CREATE TABLE breaches (id bigserial PRIMARY KEY, row_id bigint NOT NULL, due_at timestamptz NOT NULL, state bytea NOT NULL);
+INSERT INTO due_rows (due_at) SELECT now() - interval '1 hour' + n * interval '1 millisecond' FROM generate_series(1, {rows}) n;
+"""
+TAKE = (
+    "WITH due AS (SELECT id, due_at FROM due_rows WHERE breached_at IS NULL AND due_at <= now()"
+    " ORDER BY due_at, id LIMIT 1 FOR UPDATE SKIP LOCKED),"
+    " taken AS (UPDATE due_rows d SET breached_at = due.due_at FROM due WHERE d.id = due.id RETURNING d.id, d.due_at)"
+    f" INSERT INTO breaches (row_id, due_at, state) SELECT id, due_at, '{STATE.decode()}' FROM taken;\n"
+)
+LIKELY_RATE = 50_000  # no server takes so many rows a second, each in a transaction: it must not run out of them
 DELAY = 2  # place of a transaction's microseconds, from when it was due, in a line of pgbench's log
 
 
@@ -42,6 +55,18 @@ def rows_per_second(address: str, seconds: float, clients: int) -> float:
     """Insert single rows of an event's size and indexes, each in a transaction, as fast as Postgres itself can."""
     with tempfile.TemporaryDirectory() as directory:
         output = _run(address, Path(directory), seconds, clients, [])
+    return _rate(output)
+
+
+def due_rows_per_second(address: str, seconds: float, clients: int) -> float:
+    """Take rows that are due one by one, as queues in Postgres do, mark each and write down that it was."""
+    table = DUE.format(rows=int(max(1, round(seconds)) * LIKELY_RATE))
+    with tempfile.TemporaryDirectory() as directory:
+        output = _run(address, Path(directory), seconds, clients, [], table=table, script=TAKE)
+    return _rate(output)
+
+
+def _rate(output: str) -> float:
     found = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
     if found is None:
         message = "pgbench did not say how fast it was"
@@ -58,17 +83,26 @@ def paced(address: str, seconds: float, clients: int, rate: float) -> dict[str, 
     return milliseconds(int(line[DELAY]) / 1_000_000 for line in lines)
 
 
-def _run(address: str, directory: Path, seconds: float, clients: int, further: Sequence[str]) -> str:
+def _run(
+    address: str,
+    directory: Path,
+    seconds: float,
+    clients: int,
+    further: Sequence[str],
+    *,
+    table: str = TABLE,
+    script: str = INSERT,
+) -> str:
     with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute(TABLE)
+        connection.execute(table.encode())
         info = connection.info
         target = [f"--host={info.host}", f"--port={info.port}", f"--username={info.user}", info.dbname]
         environment = {**os.environ, "PGPASSWORD": info.password or ""}
     program = str(installation(next(iter(VERSIONS))) / "bin" / "pgbench")
     load = [f"--client={clients}", "--jobs=2", f"--time={max(1, round(seconds))}"]
-    script = directory / "insert.sql"
-    script.write_text(INSERT, encoding="ascii")
-    command = [program, "--no-vacuum", "--protocol=prepared", *load, *further, f"--file={script}", *target]
+    file = directory / "script.sql"
+    file.write_text(script, encoding="ascii")
+    command = [program, "--no-vacuum", "--protocol=prepared", *load, *further, f"--file={file}", *target]
     outcome = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if outcome.returncode != 0:
         message = f"pgbench failed: {' '.join(outcome.stderr.split())[-300:]}"

@@ -72,7 +72,7 @@ async def main(
         say(f"queue-page: in PostgreSQL {in_postgres} ms")
         queries = [f"team={team}&status={status}&limit={items}" for team, status in chosen]
         plan = Plan(HOST, 0, token, [], items, concurrency, warm_up_seconds, seconds)
-        async with desk(place.settings, workers) as service:
+        async with desk(place.settings, workers, timer=False) as service:
             paths = [f"/queue?{query}&sort={SORT}" for query in queries]
             ours, processor = await _asked(service, plan, paths, place)
         say(f"queue-page: desk serve, {workers} worker(s): {ours['per_second']:,.0f}/s, {ours['milliseconds']}")

@@ -228,12 +228,13 @@ async def require_exactly(address: str, table: str, acknowledged: Sequence[Ackno
 
 
 @asynccontextmanager
-async def desk(settings: Settings, workers: int, *, views: bool = True) -> AsyncIterator[Service]:
-    """Run `desk serve` on a free port, with the views kept up or without."""
+async def desk(settings: Settings, workers: int, *, views: bool = True, timer: bool = True) -> AsyncIterator[Service]:
+    """Run `desk serve` on a free port, with the views kept up or without, and with what falls due seen to or not."""
     environment = {
         "DATABASE_URL": settings.database_url or "",
         "DESK_DATA_DIR": str(settings.data_dir),
         "DESK_KEY_FILE": str(settings.key_file),
+        "DESK_TIMER": "on" if timer else "off",
     }
     command = ["-m", "api.cli", "serve", "--host", HOST, "--port", "0", "--workers", str(workers)]
     if not views:

@@ -17,6 +17,7 @@ from storage.settings import project_root
 from tests.benchmarks import (
     append,
     beside,
+    breaches,
     catch_up,
     commands,
     delayed,
@@ -214,6 +215,14 @@ async def test_catch_up_gives_the_rates_of_one_live_view_and_of_all_of_them(benc
     figures = await catch_up.main(bench_settings, events=2_000, runner_events=100)
 
     assert_figures(figures, "catch_up", "ours_events_per_second", "all_views_events_per_second", "ratio_to_copy_out")
+
+
+async def test_breaches_gives_our_rate_and_how_late_they_are(bench_settings: Settings) -> None:
+    figures = await breaches.main(bench_settings, tickets=300, minute=1.0)
+
+    assert_figures(figures, "breaches", "ours_per_second", "plain_per_second", "seconds", "visible_seconds")
+    assert set(figures["late_milliseconds"]) == {"p50", "p95", "p99", "max"}
+    assert figures["tickets"] == 300
 
 
 def test_the_machine_is_described_by_a_command() -> None:

@@ -92,7 +92,13 @@ class TimedDesk:
 
     async def ticket(self, at: float = 0, *, channel: Channel = Channel.EMAIL, **fields: Any) -> Ticket:
         """Open a ticket as a customer does, by an import where `channel` says so."""
-        opened = Ticket.open(
+        opened = self.opening(at, channel, **fields)
+        await self.keep(opened)
+        return opened
+
+    def opening(self, at: float = 0, channel: Channel = Channel.EMAIL, **fields: Any) -> Ticket:
+        """Open a ticket that is yet to be recorded."""
+        return Ticket.open(
             ticket_id=uuid4(),
             requester_id=self.customer.id,
             subject="Printer on fire",
@@ -102,8 +108,6 @@ class TimedDesk:
             act=self.act(at, Role.CUSTOMER, channel),
             **fields,
         )
-        await self.keep(opened)
-        return opened
 
     async def reply(self, ticket: Ticket, at: float) -> None:
         await self.happen(ticket, lambda act: ticket.reply(text="Unplug it.", agent_id=self.agent.id, act=act), at)

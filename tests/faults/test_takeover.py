@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from domain.sla_policy import Step
 from projections import bookkeeping
 from projections.bookkeeping import view_status
 from projections.lease import keeper
 from projections.registry import VIEWS
 from projections.waiting import wait_for
+from tests.commands.timed_desk import TimedDesk, replies_within
 from tests.faults.views_from_zero import check_views
 from tests.projections.desk_days import DeskDays, record
 
@@ -33,7 +36,21 @@ PATIENCE = 60.0  # seconds
 
 @pytest.fixture
 def projecting(environment: dict[str, str]) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
-    """Run two processes that keep views up; give them by process id."""
+    """Run two processes that keep views up, and nothing else; give them by process id."""
+    # The days told here are long past, so that every deadline in them is.
+    with two_processes(environment | {"DESK_TIMER": "off"}) as started:
+        yield started
+
+
+@pytest.fixture
+def timing(environment: dict[str, str]) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
+    """Run two processes that keep views up and see to what falls due; give them by process id."""
+    with two_processes(environment) as started:
+        yield started
+
+
+@contextlib.contextmanager
+def two_processes(environment: dict[str, str]) -> Iterator[dict[int, subprocess.Popen[bytes]]]:
     started = [
         subprocess.Popen([sys.executable, "-m", "api.cli", "project"], env=environment, cwd=ROOT) for _ in range(2)
     ]
@@ -107,6 +124,43 @@ async def test_an_owner_that_stood_still_while_another_went_on_writes_nothing_wh
     await follow(alpha, (await alpha.log.head()).position)
     assert all(one.failure is None for one in await view_status(alpha, VIEWS))
     assert await asyncio.to_thread(check_views, database.conninfo, alpha.schema) == []
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGSTOP])
+async def test_deadlines_are_announced_once_whatever_becomes_of_the_timer(
+    ending: signal.Signals, database: Database, alpha: Workspace, timing: dict[int, subprocess.Popen[bytes]]
+) -> None:
+    desk = await TimedDesk.at(alpha)
+    await desk.adopt(replies_within(60, Step(offset_seconds=60, action="notify", note="Please call.")))
+    first = await owner(alpha, of=set(timing))
+    (other,) = set(timing) - {first}
+    tickets = [desk.opening() for _ in range(1_000)]
+    await desk.keep(*tickets)
+    await announced(alpha, at_least=1)
+    os.kill(first, ending)
+    assert await owner(alpha, of={other}) == other
+    await announced(alpha, at_least=len(tickets))
+    if ending is signal.SIGSTOP:
+        os.kill(first, signal.SIGCONT)
+        await owner(alpha, of=set(timing))
+    told = Counter([tuple(what for what, _ in await desk.told(ticket)) for ticket in tickets])
+    assert told == {("sla_breached", "sla_escalated", "note_added"): len(tickets)}
+    await follow(alpha, (await alpha.log.head()).position)
+    assert await asyncio.to_thread(check_views, database.conninfo, alpha.schema) == []
+
+
+async def announced(workspace: Workspace, *, at_least: int) -> None:
+    """Wait until so many breaches are on record."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with workspace.database.pool.connection() as connection:
+                cursor = await connection.execute(
+                    f"SELECT count(*) FROM {workspace.schema}.events WHERE topic = 'ticket.sla_breached'".encode()
+                )
+                row = await cursor.fetchone()
+            if row is not None and row[0] >= at_least:
+                return
+            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

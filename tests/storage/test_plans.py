@@ -13,7 +13,7 @@ import asyncio
 import re
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid4
 
@@ -23,10 +23,12 @@ import uvloop
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
+from domain.service_levels import SERVICE_LEVELS_ID
 from projections import queue_history, ticket_queue
 from projections.bookkeeping import prepare, reached
 from projections.registry import VIEWS
 from projections.ticket_queue import QueueFilter, count_tickets, find_ticket, list_tickets
+from projections.timetable import Entry, Timetable
 from replay.queue_as_of import MomentAsked, count_tickets_at, list_tickets_at
 from storage.append import Appended, Claim, Conflict, LogError, NewEvent, Submission
 from storage.database import Database, Workspace
@@ -51,6 +53,9 @@ ASKED: Final = 7  # times: psycopg prepares, and the server may from the sixth o
 
 STREAM_VERSION: Final = "events_originator_id_originator_version_key"
 PAST: Final = queue_history.VIEW.label
+QUEUE: Final = ticket_queue.VIEW.label
+TIMETABLE: Final = Timetable(SERVICE_LEVELS_ID)
+NOW: Final = datetime.now(UTC)
 STRETCHES: Final = {f"{PAST}_node_since_idx", f"{PAST}_node_first_since_idx", f"{PAST}_pkey"}
 STRETCHES_OF_THE_SOURCE: Final = {f"{PAST}_time_node_updated_at_idx", f"{PAST}_time_node_first_changed_idx"}
 OUTCOMES: Final = {"command_outcomes_week_pkey", "command_outcomes_rest_pkey"}
@@ -205,13 +210,23 @@ ASKS: Final[dict[str, tuple[Callable[[Process], Awaitable[object]], set[str]]]] 
     ),
     "whole streams": (lambda p: p.workspace.log.whole([id_of(11), id_of(12)]), {STREAM_VERSION}),
     "streams between": (lambda p: p.workspace.log.streams_between(40, 60, ["thing.happened"]), {"events_pkey"}),
+    "outlook": (lambda p: TIMETABLE.outlook([p.workspace]), {f"{QUEUE}_timer_at_number_idx", STREAM_VERSION}),
+    "due": (lambda p: TIMETABLE.due(p.workspace, NOW, limit=5), {f"{QUEUE}_timer_at_number_idx"}),
+    "due after": (
+        lambda p: TIMETABLE.due(p.workspace, NOW, after=Entry(id_of(11), 3, 1, NOW - timedelta(days=1)), limit=5),
+        {f"{QUEUE}_timer_at_number_idx"},
+    ),
+    "open": (
+        lambda p: TIMETABLE.open_tickets(p.workspace, after=20, before=400, limit=5),
+        {f"{QUEUE}_number_idx"},
+    ),
     **{f"load {view.name}": (load(view), {f"{view.label}_pkey"}) for view in VIEWS},
     **{f"save {view.name}": (save(view), {f"{view.label}_pkey"}) for view in VIEWS},
 }
 
 OF_THE_LOG: Final = [ask for ask, (_, indexes) in ASKS.items() if not re.search(r"_v\d+_", str(indexes))]
 
-SMALL_TABLES: Final = {"views", "log_identity", "workspaces"}
+SMALL_TABLES: Final = {"views", "log_identity", "workspaces", "sla_rollout"}
 """A row or few for ever."""
 
 

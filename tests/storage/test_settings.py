@@ -76,6 +76,7 @@ def test_a_wrong_address_is_refused_without_quoting_its_password(url: str) -> No
         ("DESK_PORT", "٣"),
         ("DESK_POOL_SIZE", "0"),
         ("DESK_WORKERS", "1.5"),
+        ("DESK_TIMER", "no"),
         ("DESK_WORKSPACE", "Main"),
         ("DESK_WORKSPACE", "1st"),
         ("DESK_WORKSPACE", "a" * 41),
@@ -102,6 +103,7 @@ def test_values_are_taken(tmp_path: Path) -> None:
             "DESK_PORT": "0",
             "DESK_POOL_SIZE": "20",
             "DESK_WORKERS": "2",
+            "DESK_TIMER": "off",
             "DESK_POSTGRES_VERSION": "16",
         }
     )
@@ -113,6 +115,7 @@ def test_values_are_taken(tmp_path: Path) -> None:
         port=0,
         pool_size=20,
         workers=2,
+        timer=False,
         postgres_version=16,
     )
 
