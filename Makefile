@@ -62,6 +62,7 @@ bench: setup ## Measure against the plain way and bare PostgreSQL
 	@$(BIN)/desk bench catch-up
 	@$(BIN)/desk bench visible
 	@$(BIN)/desk bench rebuild-beside
+	@$(BIN)/desk bench deadlines
 
 lock: setup ## Write the requirements files anew, with hashes
 	@$(PYTHON) -m venv $(VENV)/lock

@@ -79,6 +79,12 @@ def commands(
         _measure(context, "paced", seconds=seconds, workers=workers, rate=rate)
 
 
+@benchmarks.command("deadlines")
+def deadlines(context: typer.Context) -> None:
+    """Measure how many deadlines a second one process computes by opening hours."""
+    _measure(context, "deadlines")
+
+
 @benchmarks.command("growth")
 def growth(
     context: typer.Context,

@@ -20,6 +20,7 @@ from tests.benchmarks import (
     breaches,
     catch_up,
     commands,
+    deadlines,
     delayed,
     growth,
     history,
@@ -142,6 +143,17 @@ async def test_history_gives_delays_of_a_large_and_of_a_small_log(bench_settings
     assert figures["tickets"] == 2
     for told in ("told", "over_http", "selected", "small_told", "small_over_http", "small_selected", "first"):
         assert set(figures[f"{told}_milliseconds"]) == {"p50", "p95", "p99", "max"}
+
+
+async def test_deadlines_give_rates_of_ours_of_walking_and_of_adding(settings: Settings) -> None:
+    figures = await deadlines.main(settings, deadlines=200, walked=60, rounds=1)
+
+    found = json.loads(figures_line(figures))
+    assert found["benchmark"] == "deadlines"
+    for name in ("deadlines", "short_deadlines", "times_between", "working_days", "additions", "walks"):
+        assert found[f"{name}_per_second"] > 0
+    assert found["ratio"] > 0
+    assert found["ratio_to_addition"] > 0
 
 
 async def test_delayed_appends_give_rates_from_one_process_and_from_several(

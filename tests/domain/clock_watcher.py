@@ -61,6 +61,26 @@ def open_seconds(terms: CalendarTerms, begin: date, days: int) -> bytearray:
     return seconds
 
 
+def open_runs(seconds: bytearray, start: int, end: int) -> list[tuple[int, int]]:
+    """Give the open seconds from one until before another, as stretches."""
+    runs = []
+    while (first := seconds.find(1, start, end)) >= 0:
+        closed = seconds.find(0, first, end)
+        start = closed if closed >= 0 else end
+        runs.append((first, start))
+    return runs
+
+
+def nth_open(runs: list[tuple[int, int]], number: int) -> int:
+    """Give the open second of that number, from 1."""
+    for first, last in runs:
+        if number <= last - first:
+            return first + number - 1
+        number -= last - first
+    message = "not so many"
+    raise AssertionError(message)
+
+
 def windows_of(terms: CalendarTerms, on: date) -> Iterable[Window]:
     """Say which windows begin on a date: what is said of it first counts."""
     if on in terms.closed_days:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
+from importlib.resources import files
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -13,10 +17,11 @@ from hypothesis import strategies as st
 
 from domain.business_time import ALWAYS_OPEN, Hours
 from domain.calendar import WEEKDAYS, CalendarTerms, HolidaySet, Window
-from tests.domain.clock_watcher import open_seconds
+from tests.domain.clock_watcher import nth_open, open_runs, open_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from domain.calendar import Weekday, Windows
 
@@ -84,7 +89,7 @@ def midnight(on: date) -> datetime:
     return datetime(on.year, on.month, on.day, tzinfo=UTC)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(calendars(), st.data())
 def test_business_time_is_what_a_clock_on_the_wall_shows_second_by_second(
     drawn: tuple[CalendarTerms, date], data: st.DataObject
@@ -113,11 +118,12 @@ def test_business_time_is_what_a_clock_on_the_wall_shows_second_by_second(
         if following >= 0:
             assert hours.next_opening(at(start)) == at(following)
         if used:
-            # The second before it is used up is the last open one that counts, and so backwards.
-            amount = data.draw(st.integers(1, used))
-            counted = [second for second in range(start, end) if watched[second]]
-            assert hours.add(at(start), timedelta(seconds=amount)) == at(counted[amount - 1] + 1)
-            assert hours.add(at(end), timedelta(seconds=-amount)) == at(counted[-amount])
+            runs = open_runs(watched, start, end)
+            at_closings = set(accumulate(last - first for first, last in runs))
+            amount = data.draw(st.one_of(st.integers(1, used), st.sampled_from(sorted(at_closings))))
+            # It is used up when the last second that counts is over; backwards, when the first one begins.
+            assert hours.add(at(start), timedelta(seconds=amount)) == at(nth_open(runs, amount) + 1)
+            assert hours.add(at(end), timedelta(seconds=-amount)) == at(nth_open(runs, used - amount + 1))
 
 
 INSTANTS = st.builds(
@@ -132,7 +138,7 @@ SPANS = st.one_of(
 CALENDARS = calendars().map(lambda drawn: drawn[0]).filter(lambda terms: any(terms.hours.values()))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CALENDARS, INSTANTS, SPANS)
 def test_adding_and_counting_undo_each_other(terms: CalendarTerms, at: datetime, span: timedelta) -> None:
     hours = Hours.of([terms])
@@ -151,7 +157,7 @@ def test_adding_and_counting_undo_each_other(terms: CalendarTerms, at: datetime,
         assert hours.add(due, -span) == at
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CALENDARS, INSTANTS, SPANS, SPANS)
 def test_time_may_be_added_in_parts(terms: CalendarTerms, at: datetime, one: timedelta, other: timedelta) -> None:
     hours = Hours.of([terms])
@@ -160,7 +166,7 @@ def test_time_may_be_added_in_parts(terms: CalendarTerms, at: datetime, one: tim
     assert hours.add(hours.add(at, timedelta()), one) == hours.add(at, one)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CALENDARS, INSTANTS, INSTANTS, INSTANTS, SPANS)
 def test_who_starts_later_or_has_more_time_is_never_due_sooner(
     terms: CalendarTerms, first: datetime, second: datetime, third: datetime, span: timedelta
@@ -263,6 +269,23 @@ def test_a_time_that_does_not_exist_comes_by_the_gap_later_and_of_two_the_first_
     assert Hours.of([terms]).next_opening(utc(at) - timedelta(hours=20)) == utc(at)
 
 
+def test_windows_follow_the_zone_database_that_the_process_finds(tmp_path: Path) -> None:
+    # As if Berlin had moved to where New York's clocks are.
+    place = tmp_path / "Europe" / "Berlin"
+    place.parent.mkdir()
+    place.write_bytes((files("tzdata") / "zoneinfo" / "America" / "New_York").read_bytes())
+    script = (
+        "import sys; from datetime import *; from domain.business_time import Hours; from domain.calendar import *;"
+        "terms = CalendarTerms.model_validate_json(sys.argv[1]);"
+        "print(Hours.of([terms]).next_opening(datetime(2026, 7, 1, tzinfo=UTC)))"
+    )
+    command = [sys.executable, "-c", script, office().model_dump_json()]
+    for tzpath, opening in (("", "2026-07-01 07:00:00+00:00"), (str(tmp_path), "2026-07-01 13:00:00+00:00")):
+        environment = os.environ | {"PYTHONTZPATH": tzpath}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == opening
+
+
 def test_a_day_that_a_place_left_out_has_no_hours_and_is_no_working_day() -> None:
     hours = Hours.of([office("Pacific/Apia")])
     # There was no Friday, 30 December 2011.
@@ -316,7 +339,7 @@ def test_working_days_keep_the_time_on_the_clock_over_a_change_of_summer_time() 
     assert hours.add_days(utc("2026-03-26T16:00"), 1) == utc("2026-03-27T16:00")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(CALENDARS, INSTANTS, st.integers(1, 40))
 def test_working_days_are_counted_one_by_one(terms: CalendarTerms, at: datetime, days: int) -> None:
     hours = Hours.of([terms])
