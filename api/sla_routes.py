@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
@@ -12,17 +12,15 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response  # noqa: TC002 - FastAPI reads the annotation at run time
 
 from api.access import GuardedRoute
+from api.clocks_told import ClockTold, TicketClocks, clock_told, ticket_told
 from api.people_routes import LISTING_PROBLEMS
 from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotation at run time
-from api.view_pages import After, CursorText, Limit, known_position, reading_desk, true_of, wait_if_asked
+from api.view_pages import After, CursorText, DueWithin, Limit, known_position, reading_desk, true_of, wait_if_asked
 from domain.priority import Priority
 from domain.sla_clocks import ClockState
 from domain.sla_terms import Metric
-from domain.ticket import Ticket
 from projections import sla_clock
-
-if TYPE_CHECKING:
-    from projections.sla_clock import ClockEntry
+from replay.explained_clocks import explained
 
 router = APIRouter(route_class=GuardedRoute, tags=["views"])
 
@@ -30,23 +28,6 @@ States = Annotated[list[ClockState] | None, Query(max_length=5)]
 Metrics = Annotated[list[Metric] | None, Query(max_length=10)]
 Teams = Annotated[list[UUID] | None, Query(max_length=50)]
 Priorities = Annotated[list[Priority] | None, Query(max_length=4)]
-
-
-class ClockTold(BaseModel):
-    """One promise about one ticket."""
-
-    ticket_id: UUID
-    number: int
-    metric: str
-    state: str
-    status: str
-    priority: str
-    team_id: UUID | None
-    agent_id: UUID | None
-    started_at: AwareDatetime | None
-    due_at: AwareDatetime | None
-    met_at: AwareDatetime | None
-    paused_at: AwareDatetime | None
 
 
 class ClockPage(BaseModel):
@@ -67,26 +48,25 @@ class ClockCounts(BaseModel):
     position: int
 
 
-class TicketClocks(BaseModel):
-    """The clocks of one ticket; `position` is how far the view has come."""
-
-    items: list[ClockTold]
-    as_of: AwareDatetime
-    position: int
-
-
 async def clock_filter(
     *,
     state: States = None,
     metric: Metrics = None,
     due_before: AwareDatetime | None = None,
+    due_within: DueWithin = None,
     team: Teams = None,
     agent: UUID | None = None,
     priority: Priorities = None,
 ) -> sla_clock.ClockFilter:
     """Give the clocks asked for."""
     return sla_clock.ClockFilter(
-        states=state, metrics=metric, due_before=due_before, teams=team, agent=agent, priorities=priority
+        states=state,
+        metrics=metric,
+        due_before=due_before,
+        due_within=due_within,
+        teams=team,
+        agent=agent,
+        priorities=priority,
     )
 
 
@@ -116,7 +96,7 @@ async def list_clocks(
     now = datetime.now(UTC)
     page = await sla_clock.list_clocks(desk.workspace, clocks, now=now, sort=sort, limit=limit, cursor=cursor)
     content = {
-        "items": [_told(item) for item in page.items],
+        "items": [clock_told(item) for item in page.items],
         "as_of": page.now or now,
         "position": page.position,
         "next_cursor": page.cursor,
@@ -154,21 +134,16 @@ async def count_clocks(
 @router.get(
     "/tickets/{ticket}/sla",
     operation_id="ticket.sla",
-    summary="Read a ticket's SLA clocks",
+    summary="Read a ticket's SLA clocks, line by line",
     tags=["tickets"],
     response_model=None,
     responses={**LISTING_PROBLEMS, 200: {"model": TicketClocks}},
 )
 async def read_clocks(*, request: Request, ticket: str, credential: Caller, after: After = None) -> Response:
-    """Give first reply and total resolution of a ticket: due when, and how they stand now."""
+    """Give every clock that a ticket has had, how it stands now, and line by line why."""
     desk = await reading_desk(request, credential)
-    found = await desk.load(Ticket, await desk.resolve("ticket", ticket))
+    stream = await desk.resolve("ticket", ticket)
     await wait_if_asked(request, desk, sla_clock.VIEW, after)
     now = datetime.now(UTC)
-    clocks = await sla_clock.clocks_of(desk.workspace, found.id, now=now)
-    content = {"items": [_told(item) for item in clocks.items], "as_of": now, "position": clocks.position}
-    return await true_of(desk, clocks.position, content)
-
-
-def _told(entry: ClockEntry) -> dict[str, Any]:
-    return ClockTold.model_validate(entry, from_attributes=True).model_dump()
+    found = await explained(desk.workspace, stream, now=now)
+    return await true_of(desk, found.position, ticket_told(found, now))

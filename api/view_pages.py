@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Query
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import to_json
 from starlette.responses import Response
 
@@ -51,6 +53,23 @@ After = Annotated[
     str | None,
     Query(
         max_length=100, description="A `Log-Position`: waits until the view includes it, so you read your own write."
+    ),
+]
+
+
+def _span(text: Any) -> Any:
+    """Read `30m`, `4h`, `2d` or `90s`; anything else is for ISO 8601 to understand."""
+    found = _SPAN.fullmatch(text) if isinstance(text, str) else None
+    return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else text
+
+
+_SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+DueWithin = Annotated[
+    Annotated[timedelta, BeforeValidator(_span), Field(ge=timedelta(0), le=timedelta(days=3660))] | None,
+    Query(
+        description="Due by so long from now, or overdue: `30m`, `4h`, `2d`, or ISO 8601 as `PT30M`. A list's further pages"
+        " keep the now of its first."
     ),
 ]
 

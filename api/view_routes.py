@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, get_args
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from api.ticket_routes import Caller  # noqa: TC001 - FastAPI reads the annotati
 from api.view_pages import (
     After,
     CursorText,
+    DueWithin,
     Limit,
     Line,
     LineText,
@@ -188,6 +190,8 @@ async def queue_filter(
     customer: Annotated[UUID | None, Query(description="Requested by this customer.")] = None,
     channel: Channel | None = None,
     category: Line = None,
+    due_before: AwareDatetime | None = None,
+    due_within: DueWithin = None,
 ) -> TicketsAsked:
     """Give the tickets asked for."""
     tickets = ticket_queue.QueueFilter(
@@ -200,6 +204,8 @@ async def queue_filter(
         customer=customer,
         channel=channel,
         category=category,
+        due_before=due_before,
+        due_within=due_within,
     )
     return TicketsAsked(tickets, yours=agent == "me")
 
@@ -242,9 +248,10 @@ async def list_queue(
     else:
         await wait_if_asked(request, desk, ticket_queue.VIEW, after)
         chosen = tickets.of(credential)
+        now = datetime.now(UTC)
         if cursor is None:
-            return await _written_out(desk, await first_page(desk.workspace, chosen, sort=sort, limit=limit))
-        page = await ticket_queue.list_told(desk.workspace, chosen, sort=sort, limit=limit, cursor=cursor)
+            return await _written_out(desk, await first_page(desk.workspace, chosen, sort=sort, limit=limit, now=now))
+        page = await ticket_queue.list_told(desk.workspace, chosen, sort=sort, limit=limit, cursor=cursor, now=now)
         items, further, told = page.items, page.cursor, {"position": page.position}
     content = {
         "items": items,
@@ -310,7 +317,9 @@ async def count_queue(
     else:
         await wait_if_asked(request, desk, ticket_queue.VIEW, after)
         position = None if at is None else await known_position(request, desk, at)
-        found = await ticket_queue.count_tickets(desk.workspace, tickets.of(credential), by=by, at=position)
+        found = await ticket_queue.count_tickets(
+            desk.workspace, tickets.of(credential), by=by, at=position, now=datetime.now(UTC)
+        )
         told = {"position": found.position}
     counts = {"" if value is None else str(value): number for value, number in found.counts.items()}
     content = {"by": by, "counts": counts, "total": sum(counts.values()), **told}

@@ -14,6 +14,7 @@ from storage.keyring import ERASED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from projections.table import Row
@@ -52,7 +53,9 @@ class _Kept:
 _kept: WeakKeyDictionary[Workspace, _Kept] = WeakKeyDictionary()
 
 
-async def first_page(workspace: Workspace, tickets: QueueFilter, *, sort: str, limit: int) -> Listing[Written]:
+async def first_page(
+    workspace: Workspace, tickets: QueueFilter, *, sort: str, limit: int, now: datetime | None = None
+) -> Listing[Written]:
     """Give the first page of the list that `list_told` gives.
 
     Which tickets those are, and in what state, is read every time; the tickets themselves only in a state in which they
@@ -65,7 +68,15 @@ async def first_page(workspace: Workspace, tickets: QueueFilter, *, sort: str, l
     order = SORTS[sort]
     columns = tuple(dict.fromkeys((*_STAMP, *order.columns)))
     found = await list_rows(
-        workspace, VIEW, tickets.listed(sort), order, name=sort, limit=limit, cursor=None, columns=columns
+        workspace,
+        VIEW,
+        tickets.listed(sort),
+        order,
+        name=sort,
+        limit=limit,
+        cursor=None,
+        columns=columns,
+        now=tickets.asked_at(now),
     )
     stamps: list[Stamp] = [(row["tableoid"], row["number"], row["xmin"]) for row in found.items]
     known = {stamp: text for stamp in stamps if (text := kept.written.get(stamp)) is not None}
@@ -75,7 +86,7 @@ async def first_page(workspace: Workspace, tickets: QueueFilter, *, sort: str, l
         known |= {stamp: written for stamp, (written, _) in fresh.items()}
         if any(stamp not in known for stamp in stamps):
             # One of them has changed in between: all are read at once.
-            told = await list_told(workspace, tickets, sort=sort, limit=limit, cursor=None)
+            told = await list_told(workspace, tickets, sort=sort, limit=limit, cursor=None, now=now)
             return Listing([_written(row) for row in told.items], told.position, told.recorded_at, told.cursor)
     return Listing([known[stamp] for stamp in stamps], found.position, found.recorded_at, found.cursor)
 

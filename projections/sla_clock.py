@@ -164,13 +164,14 @@ def _clocks(stream: UUID, ticket: _Ticket, rows: Rows, book: Book) -> Rows:
             continue
         row: Row = {"ticket_id": stream, "metric": str(metric), "since": ticket.since, **ticket.carried}
         lapsed = clock is not None and clock.ended is not None and not clock.fulfilled and clock.ended <= clock.due
-        row |= _NO_CLOCK if clock is None or lapsed else _columns(clock, book)
+        row |= _NO_CLOCK if clock is None or lapsed else columns_of(clock, book)
         row["timeline"] = text if metric is HOLDER else None
         found[key] = row
     return found
 
 
-def _columns(clock: Clock, book: Book) -> Row:
+def columns_of(clock: Clock, book: Book) -> Row:
+    """Give what a row says of a clock."""
     terms, target = clock.terms, clock.target
     runs_since = max(clock.pauses[-1][1] if clock.pauses else clock.started, clock.calendars[-1][0])
     at = instant(runs_since)
@@ -368,13 +369,15 @@ async def _entries(workspace: Workspace, found: Listing[Row], now: datetime) -> 
 def entry(row: Row, book: Book, now: datetime) -> ClockEntry:
     """Say how the clock in a row stands at an instant. Raises LookupError for a calendar that the book lacks."""
     due, ended, paused, allowed = row["due_at"], row["ended_at"], row["paused_at"], row["allowed"]
-    values: dict[str, Any] = {name: row[name] for name in _AS_THEY_ARE}
     if due is None:
-        return ClockEntry(**values, **_NOTHING_PROMISED)
+        return nothing_promised(row)
+    values: dict[str, Any] = {name: row[name] for name in _AS_THEY_ARE}
     spent = row["used"]
     if row["runs_since"] is not None and now > row["runs_since"]:
         spent += _counted(row, book, microseconds(row["runs_since"]), microseconds(now))
     state = _state(due, ended, paused, now)
+    if state is ClockState.MET and not row["fulfilled"]:
+        state = ClockState.NOT_APPLICABLE  # it lapsed
     return ClockEntry(
         **values,
         state=state,
@@ -390,9 +393,18 @@ def entry(row: Row, book: Book, now: datetime) -> ClockEntry:
     )
 
 
+def nothing_promised(row: Row) -> ClockEntry:
+    """Say that a metric does not apply to a ticket."""
+    return ClockEntry(**_NO_CLOCK_TOLD | {name: row[name] for name in ("ticket_id", *_KEPT, "metric")})
+
+
 _DERIVED: Final = frozenset({"state", "met_at", "breached_at", "terms", "target", "used", "remaining", "percent_used"})
 _AS_THEY_ARE: Final = tuple(name for name in ClockEntry._fields if name not in _DERIVED)
-_NOTHING_PROMISED: Final[dict[str, Any]] = {**dict.fromkeys(_DERIVED), "state": ClockState.NOT_APPLICABLE}
+_NO_CLOCK_TOLD: Final[dict[str, Any]] = {
+    **dict.fromkeys(ClockEntry._fields),
+    "state": ClockState.NOT_APPLICABLE,
+    "manual": False,
+}
 
 
 def _state(due: datetime, ended: datetime | None, paused: datetime | None, now: datetime) -> ClockState:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - part of the public row
+from datetime import datetime, timedelta  # noqa: TC003 - part of the public row
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import UUID  # noqa: TC003 - part of the public row
 
@@ -278,7 +278,11 @@ class QueueEntry(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class QueueFilter:
-    """Which tickets; what is left None does not matter. `tags` are all wanted, of statuses and priorities any one."""
+    """Which tickets; what is left None does not matter. `tags` are all wanted, of statuses and priorities any one.
+
+    `due_before` leaves out its instant. `due_within` is a span from the instant of asking, or looked back to: what is due
+    by its end, and what is overdue.
+    """
 
     teams: Sequence[UUID] | None = None
     agent: UUID | Literal["unassigned"] | None = None
@@ -289,6 +293,8 @@ class QueueFilter:
     customer: UUID | None = None
     channel: str | None = None
     category: str | None = None
+    due_before: datetime | None = None
+    due_within: timedelta | None = None
 
     def where(self) -> Where:  # noqa: C901 - one condition a field
         """Say it in SQL; lists and counts share this and so agree."""
@@ -313,7 +319,21 @@ class QueueFilter:
             where.add("channel = %(channel)s", channel=str(self.channel))
         if self.category is not None:
             where.add("category = %(category)s", category=self.category)
+        # As the indexes have it, which hold what is not due at all as infinitely late.
+        if self.due_before is not None:
+            where.add(f"{_DUE} < %(due_before)s", due_before=self.due_before)
+        if self.due_within is not None:
+            where.add(f"{_DUE} <= %(now)s::timestamptz + %(due_within)s::interval", due_within=self.due_within)
         return where
+
+    def asked_at(self, now: datetime | None) -> datetime | None:
+        """Give the instant of asking as far as it matters to the filter. Raises ValueError where it does and is not told."""
+        if self.due_within is None:
+            return None
+        if now is None:
+            message = "what is due within a span depends on when that is asked"
+            raise ValueError(message)
+        return now
 
     def listed(self, sort: str) -> Where:
         """Say it for a list in one of SORTS, with what an index for that order begins with."""
@@ -325,6 +345,7 @@ class QueueFilter:
         return where
 
 
+_DUE: Final = "coalesce(due_at, 'infinity')"
 EVERY_TICKET: Final = QueueFilter()
 SHOWN: Final = tuple("subject_sealed" if name == "subject" else name for name in QueueEntry._fields)
 _BY_STATUS: Final = frozenset({"updated", "due"})
@@ -338,14 +359,24 @@ async def list_tickets(
     sort: str = "updated",
     limit: int = 50,
     cursor: str | None = None,
+    now: datetime | None = None,
 ) -> Listing[QueueEntry]:
-    """List tickets, with subjects opened. `sort` is one of SORTS. Raises CursorInvalid, CursorExpired, ViewsNotReady."""
-    found = await list_told(workspace, tickets, sort=sort, limit=limit, cursor=cursor)
+    """List tickets, with subjects opened. `sort` is one of SORTS; a cursor keeps the `now` that its list was begun with.
+
+    Raises CursorInvalid, CursorExpired, ViewsNotReady.
+    """
+    found = await list_told(workspace, tickets, sort=sort, limit=limit, cursor=cursor, now=now)
     return Listing([QueueEntry(**row) for row in found.items], found.position, found.recorded_at, found.cursor)
 
 
 async def list_told(
-    workspace: Workspace, tickets: QueueFilter, *, sort: str, limit: int, cursor: str | None
+    workspace: Workspace,
+    tickets: QueueFilter,
+    *,
+    sort: str,
+    limit: int,
+    cursor: str | None,
+    now: datetime | None = None,
 ) -> Listing[Row]:
     """List tickets as `list_tickets` does, each as the fields of a QueueEntry by name, to be written out as they are."""
     order = SORTS[sort]
@@ -361,6 +392,7 @@ async def list_told(
         cursor=cursor,
         columns=columns,
         names=names,
+        now=tickets.asked_at(now),
     )
     subjects: list[Any] = await workspace.keyring.reveal([(row["ticket_id"], row["subject"]) for row in found.items])
     for row, subject in zip(found.items, subjects, strict=True):
@@ -371,13 +403,20 @@ async def list_told(
 
 
 async def count_tickets(
-    workspace: Workspace, tickets: QueueFilter = EVERY_TICKET, *, by: Grouping = "status", at: int | None = None
+    workspace: Workspace,
+    tickets: QueueFilter = EVERY_TICKET,
+    *,
+    by: Grouping = "status",
+    at: int | None = None,
+    now: datetime | None = None,
 ) -> Counts:
-    """Count the tickets that `list_tickets` would list; `at` counts them as of a list's position.
+    """Count the tickets that `list_tickets` would list; `at` counts them as of a list's position, `now` of its instant.
 
     Raises CursorExpired, ViewsNotReady.
     """
-    return await count_rows(workspace, VIEW, tickets.where(), by=Identifier(COLUMN_OF[by]), at=at)
+    return await count_rows(
+        workspace, VIEW, tickets.where(), by=Identifier(COLUMN_OF[by]), at=at, now=tickets.asked_at(now)
+    )
 
 
 async def find_ticket(workspace: Workspace, ticket_id: UUID) -> tuple[QueueEntry | None, int]:

@@ -179,6 +179,7 @@ async def _asked(
         **asked.where.parameters,
         **more,
         **at._asdict(),
+        "now": at.occurred_at or at.recorded_at,
         "nodes_upto": upto,
         "nodes_above": above,
         "view_name": history.name,

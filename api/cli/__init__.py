@@ -18,6 +18,7 @@ from api.cli import (
     reading,
     rebuilding,
     serving,
+    sla_explaining,
     sla_keeping,
     timer_keeping,
     view_keeping,
@@ -47,6 +48,7 @@ for part in (
     sla_keeping,
     what_if,
     timer_keeping,
+    sla_explaining,
     bench,
 ):
     part.add_to(app)

@@ -416,3 +416,26 @@ def test_how_late_the_timer_is_and_how_far_adoptions_have_come_is_told(desk: Des
     told = desk("sla", "timer").stdout
     assert "Nothing is going to fall due." in told
     assert "policy adopted: all version 2  2026-03-02 12:30  carried to open tickets" in told
+
+
+def test_the_clocks_of_a_ticket_are_explained_line_by_line(desk: Desk, tmp_path: Path) -> None:
+    assert desk("import", "servicenow", str(write(tmp_path / "log.csv", rows_of("servicenow", {})))).returncode == 0
+    told = desk("sla", "explain", "servicenow:INC1")
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[0] == "first_reply: not applicable"
+    assert "  5 d 0:00:00 around the clock" in lines
+    assert "  counted Mon 2020-02-03 08:00:00 UTC to Sat 2020-02-08 08:00:00 UTC: 5 d 0:00:00" in lines
+    assert "  due Sat 2020-02-08 08:00:00 UTC, after 5 d 0:00:00" in lines
+    only = desk("sla", "explain", "servicenow:INC1", "--metric", "total_resolution", "--json")
+    (clock,) = json.loads(only.stdout)["items"]
+    assert (clock["metric"], clock["state"], clock["due_at"]) == (
+        "total_resolution",
+        "breached",
+        "2020-02-08T08:00:00Z",
+    )
+    assert [line["text"] for line in clock["lines"] if line["kind"] == "due"] == [
+        "due Sat 2020-02-08 08:00:00 UTC, after 5 d 0:00:00"
+    ]
+    refused(desk("sla", "explain", "no-such-ticket"), 1, "no-such-ticket")
+    refused(desk("sla", "explain", "999"), 1, "999")

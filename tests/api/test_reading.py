@@ -190,10 +190,41 @@ async def test_the_clocks_of_a_ticket_are_told_and_counted(desk: DeskOverHttp) -
     await desk.catch_up()
     told = (await desk.get(f"/tickets/{ticket['number']}/sla")).json()
     assert {clock["metric"] for clock in told["items"]} == {"first_reply", "total_resolution"}
+    for clock in told["items"]:
+        if clock["metric"] == "first_reply":  # an agent opened the ticket, and nobody has asked anything yet
+            assert (clock["state"], clock["due_at"], clock["lines"]) == ("not_applicable", None, [])
+            continue
+        assert (clock["serial"], clock["terms"], clock["target"]["unit"]) == (1, None, "calendar")
+        assert clock["used_seconds"] + clock["remaining_seconds"] == pytest.approx(clock["target"]["amount"])
+        assert clock["percent_used"] == pytest.approx(100 * clock["used_seconds"] / clock["target"]["amount"])
+        assert [line["kind"] for line in clock["lines"]][:3] == ["terms", "allowed", "started"]
+        assert clock["on_record"] == []
     listed = (await desk.get("/sla-clocks", params={"state": "active"})).json()
     counts = (await desk.get("/sla-clocks/counts", params={"at": listed["position"], "as_of": listed["as_of"]})).json()
     assert counts["counts"].get("active", 0) == len(listed["items"]) > 0
     assert all(clock["due_at"] for clock in listed["items"])
+
+
+async def test_what_is_due_within_a_span_is_asked_for_in_several_ways(desk: DeskOverHttp) -> None:
+    urgent, low = [await desk.open(priority=priority, channel="email") for priority in ("urgent", "low")]
+    await desk.catch_up()
+    for span in ("481m", "9h", "PT8H1M", "30000s"):
+        for path, more in (("/queue", {}), ("/sla-clocks", {"metric": "total_resolution"})):
+            found = (await desk.get(path, params={"due_within": span, **more})).json()["items"]
+            assert [one["number"] for one in found] == [urgent["number"]], (path, span)
+    for path in ("/queue", "/sla-clocks"):
+        found = (await desk.get(path, params={"due_within": "60d"})).json()["items"]
+        assert {one["number"] for one in found} == {urgent["number"], low["number"]}
+    counts = (await desk.get("/queue/counts", params={"due_within": "1d"})).json()
+    assert counts["total"] == 1
+    due = next(iter((await desk.get("/queue", params={"sort": "due"})).json()["items"]))["due_at"]
+    assert (await desk.get("/queue", params={"due_before": due})).json()["items"] == []
+    first = (await desk.get("/queue", params={"due_within": "60d", "sort": "due", "limit": 1})).json()
+    params = {"due_within": "60d", "sort": "due", "limit": 1, "cursor": first["next_cursor"]}
+    second = (await desk.get("/queue", params=params)).json()
+    assert [one["number"] for one in (*first["items"], *second["items"])] == [urgent["number"], low["number"]]
+    then = (await desk.get("/queue", params={"due_within": "9h", "as_of": str(first["position"])})).json()
+    assert [one["number"] for one in then["items"]] == [urgent["number"]]
 
 
 async def test_the_audit_trail_says_who_changed_what_and_why(desk: DeskOverHttp) -> None:

@@ -11,12 +11,13 @@ import pytest
 from domain.agent import Agent
 from domain.event import Act, Channel, Provenance, Role
 from domain.priority import Priority
-from domain.sla_clocks import ClockState
+from domain.sla_clocks import ClockState, clocks, percent, remaining, state, used
 from domain.sla_terms import Metric
 from domain.ticket import Ticket
 from projections.registry import VIEWS
 from projections.runner import Runner
 from projections.sla_clock import VIEW, ClockFilter, clocks_of, count_clocks, list_clocks
+from projections.ticket_queue import QueueFilter, count_tickets, list_tickets
 from tests.projections.desk_days import DeskDays, as_recorded, record
 
 if TYPE_CHECKING:
@@ -138,22 +139,22 @@ async def test_states_in_lists_are_those_of_the_rule_and_counts_agree(alpha: Wor
     for hours in (1, 48, 24 * 9, 24 * 200):
         now = desk.at - timedelta(hours=hours)
         counts = (await count_clocks(alpha, now=now)).counts
-        for state in ClockState:
-            if state is ClockState.NOT_APPLICABLE:
+        for wanted in ClockState:
+            if wanted is ClockState.NOT_APPLICABLE:
                 continue
             found, cursor = [], None
             while True:
                 # The instant is the list's: that of a later page does not matter.
                 page = await list_clocks(
-                    alpha, ClockFilter(states=[state]), now=now if cursor is None else desk.at, limit=9, cursor=cursor
+                    alpha, ClockFilter(states=[wanted]), now=now if cursor is None else desk.at, limit=9, cursor=cursor
                 )
                 found += page.items
                 cursor = page.cursor
                 if cursor is None:
                     break
-            assert {one.state for one in found} <= {state}
+            assert {one.state for one in found} <= {wanted}
             assert [one.due_at for one in found] == sorted(one.due_at for one in found if one.due_at)
-            assert counts.get(state, 0) == len(found)
+            assert counts.get(wanted, 0) == len(found)
             seen |= {one.state for one in found}
     assert seen == set(ClockState) - {ClockState.NOT_APPLICABLE}
     clocks = (await clocks_of(alpha, desk.tickets[0].id, now=desk.at)).items
@@ -161,13 +162,73 @@ async def test_states_in_lists_are_those_of_the_rule_and_counts_agree(alpha: Wor
     assert (await list_clocks(beta, now=desk.at)).items == []
 
 
-@pytest.mark.parametrize("state", ["met", "breached"])
-async def test_due_soon_of_a_team_is_a_list(alpha: Workspace, state: str) -> None:
+@pytest.mark.parametrize("wanted", ["met", "breached"])
+async def test_due_soon_of_a_team_is_a_list(alpha: Workspace, wanted: str) -> None:
     desk = DeskDays(5, tickets=120)
     await record(alpha, [*desk.first(), *desk.more(1200)])
     await Runner(alpha.database, VIEWS).catch_up(alpha)
     soon = desk.at + timedelta(days=1)
-    chosen = ClockFilter(due_before=soon, teams=[desk.teams[0].id], states=[ClockState(state)])
+    chosen = ClockFilter(due_before=soon, teams=[desk.teams[0].id], states=[ClockState(wanted)])
     found = (await list_clocks(alpha, chosen, now=desk.at, limit=500)).items
     assert found
     assert all(one.team_id == desk.teams[0].id and one.due_at is not None and one.due_at < soon for one in found)
+
+
+async def test_of_every_metric_the_latest_clock_is_listed_with_how_much_of_its_time_is_used(alpha: Workspace) -> None:
+    desk = DeskDays(8, tickets=60)
+    await record(alpha, [*desk.first(), *desk.more(700)])
+    await Runner(alpha.database, VIEWS).catch_up(alpha)
+    seen: set[str] = set()
+    for now in (desk.at - timedelta(days=20), desk.at, desk.at + timedelta(days=30)):
+        for ticket in desk.tickets:
+            timeline = desk.timeline(ticket)
+            assert timeline is not None
+            found = {one.metric: one for one in (await clocks_of(alpha, ticket.id, now=now)).items}
+            latest = {str(clock.metric): clock for clock in clocks(timeline, desk.book)}
+            assert latest.keys() <= found.keys()
+            for metric, one in found.items():
+                clock = latest.get(metric)
+                assert one.state == state(clock, now)
+                assert (one.agent_id, one.team_id, one.status) == (ticket.agent_id, ticket.team_id, ticket.status)
+                if clock is None or one.due_at is None:
+                    assert (one.state, one.used, one.percent_used) == (ClockState.NOT_APPLICABLE, None, None)
+                    continue
+                terms = clock.terms if clock.terms is not None and clock.terms.policy is not None else None
+                assert (one.due_at, one.serial, one.terms) == (clock.due_at, clock.serial, terms)
+                assert (one.used, one.remaining) == (used(clock, desk.book, now), remaining(clock, desk.book, now))
+                assert one.percent_used == pytest.approx(percent(clock, desk.book, now))
+                assert one.breached_at == (clock.due_at if one.state is ClockState.BREACHED else None)
+                seen.add(f"{one.state} {'by hand' if one.manual else one.target and one.target.unit}")
+    assert len(seen) > 9  # states and units, in most of their combinations
+
+
+async def test_due_within_is_by_the_end_of_a_span_that_a_list_keeps(alpha: Workspace) -> None:
+    desk = DeskDays(9, tickets=60)
+    await record(alpha, [*desk.first(), *desk.more(500)])
+    await Runner(alpha.database, VIEWS).catch_up(alpha)
+    now, span = desk.at - timedelta(days=15), timedelta(days=5)
+    everything = (await list_clocks(alpha, now=now, limit=500)).items
+    wanted = [one for one in everything if one.due_at is not None and one.due_at <= now + span]
+    assert 0 < len(wanted) < len(everything)
+    chosen = ClockFilter(due_within=span)
+    found, cursor, then = [], None, now
+    while True:
+        page = await list_clocks(alpha, chosen, now=then, limit=7, cursor=cursor)
+        found += page.items
+        cursor, then = page.cursor, desk.at  # the instant is the list's
+        if cursor is None:
+            break
+    assert found == wanted
+    assert sum((await count_clocks(alpha, chosen, now=now)).counts.values()) == len(wanted)
+    tickets = (await list_tickets(alpha, limit=500)).items
+    soon = sorted((one.due_at, one.number) for one in tickets if one.due_at is not None and one.due_at <= now + span)
+    assert len(soon) > 0
+    within = QueueFilter(due_within=span)
+    first = await list_tickets(alpha, within, sort="due", limit=1, now=now)
+    rest = await list_tickets(alpha, within, sort="due", limit=500, cursor=first.cursor, now=desk.at)
+    assert [(one.due_at, one.number) for one in (*first.items, *rest.items)] == soon
+    assert sum((await count_tickets(alpha, within, now=now)).counts.values()) == len(soon)
+    before = QueueFilter(due_before=now + span)
+    assert len((await list_tickets(alpha, before, limit=500)).items) == sum(due < now + span for due, _ in soon)
+    with pytest.raises(ValueError, match="depends on when"):
+        await list_tickets(alpha, within)
