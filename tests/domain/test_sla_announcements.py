@@ -74,6 +74,12 @@ def test_a_breach_names_all_that_its_deadline_follows_from() -> None:
     assert not said["manual"]
 
 
+def test_a_pause_after_the_deadline_is_no_part_of_the_breach() -> None:
+    story = urgent().solve(90).reopen(95)
+    (one,) = announcements(story.timeline, story.book, minutes(3 * HOUR))
+    assert one.fields["pauses"] == ()
+
+
 def test_a_late_reply_withdraws_the_breach() -> None:
     story = urgent()
     announce(story, 2 * HOUR)
@@ -134,6 +140,14 @@ def test_two_steps_at_one_instant_are_two() -> None:
     story = with_steps(*(Step(offset_seconds=0, action="notify", note=note) for note in "ab"))
     assert announce(story, 61) == [(SlaBreached, 60), (SlaEscalated, 60), (SlaEscalated, 60)]
     assert announce(story, 62) == []
+
+
+def test_a_step_is_known_again_by_all_that_it_says() -> None:
+    one, other = (Step(offset_seconds=0, action="notify", note=note) for note in "ab")
+    story = with_steps(one)
+    assert announce(story, 61) == [(SlaBreached, 60), (SlaEscalated, 60)]
+    book = story.book.with_policy("gold", a_policy(promise(FIRST, 60, unit=Unit.CALENDAR, steps=(one, other))))
+    assert announce(story.adopt(62, book), 63) == [(SlaEscalated, 60)]
 
 
 def test_a_step_that_was_taken_is_not_taken_again_when_a_later_pause_moves_the_deadline() -> None:

@@ -48,6 +48,13 @@ def test_each_window_each_pause_and_the_sum_are_lines_of_their_own() -> None:
     ]
 
 
+def test_a_pause_is_told_with_the_opening_hours_that_it_held() -> None:
+    story = Story(book=office(WORK)).pending(4 * HOUR).resume(NEXT_OPENING + HOUR)
+    assert said(explain(story.clock(WORK), story.book, minutes(DAY)), LineKind.STOOD_STILL) == [
+        "stood still Mon 2026-05-04 16:00:00 UTC to Tue 2026-05-05 10:00:00 UTC: 2:00:00"
+    ]
+
+
 def test_how_a_clock_ended_is_said_where_it_did_also_after_the_deadline() -> None:
     story = Story(priority=Priority.URGENT).reply(90)
     lines = explain(story.clock(FIRST), story.book, minutes(DAY))

@@ -73,6 +73,17 @@ def test_a_pause_that_begins_as_the_target_is_used_up_moves_the_deadline_to_its_
     assert story.state(WORK, 3 * HOUR + INSTANT) is ClockState.BREACHED
 
 
+def test_a_pause_as_the_target_is_used_up_moves_the_deadline_around_the_clock_as_well() -> None:
+    around_the_clock = desk(a_policy(promise(WORK, 2 * HOUR, unit=Unit.CALENDAR)))
+    assert Story(book=around_the_clock).pending(2 * HOUR).resume(3 * HOUR).due(WORK) == 3 * HOUR
+
+
+def test_a_wait_that_begins_after_closing_does_not_move_what_was_due_at_closing() -> None:
+    story = Story(book=office(WORK, allowed=CLOSING)).pending(CLOSING + 30).resume(NEXT_OPENING + 30)
+    assert story.due(WORK) == CLOSING
+    assert story.state(WORK, DAY) is ClockState.BREACHED
+
+
 def test_seconds_are_kept_exact() -> None:
     story = Story(at=1 / 60 + INSTANT, book=office(FIRST, allowed=90 + 1 / 60))
     assert story.clock(FIRST).due_at - minutes(90 + 2 / 60) == timedelta(microseconds=1)

@@ -52,6 +52,11 @@ def test_a_late_reply_falls_into_its_place() -> None:
     assert late.due(Metric.FIRST_REPLY) == 60
 
 
+def test_of_what_occurred_at_one_instant_that_which_was_recorded_last_comes_last() -> None:
+    story = Story().message(20).priority(40, Priority.HIGH).reply(20)
+    assert [fact[1] for fact in story.timeline.facts] == ["m", "s", "r", "p"]
+
+
 def test_a_late_move_is_believed_from_its_instant_on_like_the_ticket_does() -> None:
     story = Story().pending(60).resume(90).solve(30)
     assert story.ticket.status == "solved"
