@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from domain.calendar import CalendarTerms, Window
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-UNIX = date(1970, 1, 1).toordinal()
+UNIX = datetime(1970, 1, 1)  # noqa: DTZ001 - by whatever clock
 
 
 class Watch(NamedTuple):
@@ -37,12 +37,12 @@ class Watch(NamedTuple):
 def watched(zone: str, begin: date, days: int) -> Watch:
     """Watch a clock for some days."""
     midnight = datetime(begin.year, begin.month, begin.day, tzinfo=UTC)
-    place = ZoneInfo(zone)
+    place, unix = ZoneInfo(zone), UNIX.toordinal()
     shown = array("q")
     gaps = []
     for second in range(days * 86_400):
         wall = (midnight + timedelta(seconds=second)).astimezone(place)
-        local = (wall.toordinal() - UNIX) * 86_400 + wall.hour * 3600 + wall.minute * 60 + wall.second
+        local = (wall.toordinal() - unix) * 86_400 + wall.hour * 3600 + wall.minute * 60 + wall.second
         if shown and local > shown[-1] + 1:
             gaps.append((shown[-1] + 1, local))
         shown.append(local)
@@ -53,7 +53,9 @@ def open_seconds(terms: CalendarTerms, begin: date, days: int) -> bytearray:
     """Say for each second of some days from midnight UTC on whether it is open, but for the first two and the last two."""
     watch = watched(terms.time_zone, begin, days)
     seconds = bytearray(days * 86_400)
-    dates = [date.fromordinal(day + UNIX) for day in sorted({local // 86_400 for local in watch.shown[::600]})][1:-2]
+    dates = [(UNIX + timedelta(days=day)).date() for day in sorted({local // 86_400 for local in watch.shown[::600]})][
+        1:-2
+    ]
     for on in dates:
         _mark(watch, seconds, on, windows_of(terms, on), b"\1")
     for on in dates:
@@ -102,6 +104,11 @@ def _mark(watch: Watch, seconds: bytearray, on: date, windows: Iterable[Window],
             seconds[first:last] = value * (last - first)
 
 
-def _wall(on: date, time: str) -> int:
-    hours, minutes, *rest = (int(part) for part in time.split(":"))
-    return (on.toordinal() - UNIX) * 86_400 + hours * 3600 + minutes * 60 + sum(rest)
+def shown(on: date, clock: str) -> datetime:
+    """Give what the wall shows on a date at a time; 24:00 is the next day's midnight."""
+    hours, minutes, *rest = (int(part) for part in clock.split(":"))
+    return datetime.combine(on, time()) + timedelta(hours=hours, minutes=minutes, seconds=sum(rest))
+
+
+def _wall(on: date, clock: str) -> int:
+    return round((shown(on, clock) - UNIX).total_seconds())

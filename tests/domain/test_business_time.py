@@ -7,7 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from domain.business_time import ALWAYS_OPEN, Hours
 from domain.calendar import WEEKDAYS, CalendarTerms, HolidaySet, Window
-from tests.domain.clock_watcher import nth_open, open_runs, open_seconds
+from tests.domain.clock_watcher import nth_open, open_runs, open_seconds, shown, windows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -339,18 +339,39 @@ def test_working_days_keep_the_time_on_the_clock_over_a_change_of_summer_time() 
     assert hours.add_days(utc("2026-03-26T16:00"), 1) == utc("2026-03-27T16:00")
 
 
+def works(terms: CalendarTerms, on: date) -> bool:
+    """Say whether something opens on a date, for as long as it takes to notice."""
+    zone = ZoneInfo(terms.time_zone)
+    midnight = datetime.combine(on, time(), zone)
+    if midnight.astimezone(UTC).astimezone(zone).date() != on:
+        return False
+    for window in windows_of(terms, on):
+        opens, closes = (shown(on, clock) for clock in window)
+        if closes <= opens:
+            closes += timedelta(days=1)
+        if closes.replace(tzinfo=zone).astimezone(UTC) > opens.replace(tzinfo=zone).astimezone(UTC):
+            return True
+    return False
+
+
 @settings(max_examples=60, deadline=None)
-@given(CALENDARS, INSTANTS, st.integers(1, 40))
-def test_working_days_are_counted_one_by_one(terms: CalendarTerms, at: datetime, days: int) -> None:
-    hours = Hours.of([terms])
-    closings = [hours.add_days(at, count, end_of_day=True) for count in range(1, days + 1)]
-    assert all(earlier < later for earlier, later in pairwise(closings)) or any(
-        closes <= opens
-        for windows_ in (*terms.hours.values(), *terms.special_days.values())
-        for opens, closes in windows_
-    )
-    assert all(hours.last_closing(closing) == closing for closing in closings) or terms.breaks
-    assert hours.add_days(at, days) >= at
+@given(CALENDARS, INSTANTS, st.integers(1, 40), st.sampled_from((1, -1)))
+def test_working_days_are_counted_one_by_one(terms: CalendarTerms, at: datetime, days: int, step: int) -> None:
+    terms = terms.model_copy(update={"breaks": {}})
+    hours, zone = Hours.of([terms]), ZoneInfo(terms.time_zone)
+    on, left = at.astimezone(zone).date(), days
+    while left:
+        on += timedelta(days=step)
+        left -= works(terms, on)
+    same_time = datetime.combine(on, at.astimezone(zone).time(), zone).astimezone(UTC)
+    due = hours.add_days(at, step * days)
+    if hours.is_open(same_time) or hours.last_closing(same_time) == same_time:
+        assert due == same_time
+    else:
+        assert due == (hours.next_opening(same_time) if step > 0 else hours.last_closing(same_time))
+    closing = hours.add_days(at, step * days, end_of_day=True)
+    assert hours.last_closing(closing) == closing or any(opens >= closes for opens, closes in windows_of(terms, on))
+    assert closing.astimezone(zone).date() - on in {timedelta(), timedelta(days=1)}
 
 
 @pytest.mark.parametrize("year", [1, 1899, 1900, 2199, 2200, 9998])
