@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from msgspec.structs import replace
+from pydantic_core import from_json
 
 from commands.imports import FORMATS, run_import
 from domain.priority import Priority
-from domain.service_levels import EMPTY_BOOK
+from domain.service_levels import SERVICE_LEVELS_ID
 from domain.sla_clocks import ClockState, clocks, state
-from domain.sla_policy import Unit
+from domain.sla_policy import Target
 from domain.sla_terms import Metric
 from domain.ticket import Ticket
 from domain.ticket_timeline import after
@@ -22,14 +22,17 @@ from projections import directory, ticket_queue
 from projections.runner import Runner
 from replay.as_of import fold
 from replay.what_if import what_if
-from replay.what_if_asked import Asked, GivenCalendar, GivenPolicy
+from replay.what_if_asked import Asked, GivenPolicy
 from storage.codec import decode
 from tests.commands.imports.files import real_log
+from tests.commands.sending import Sender
 from tests.replay.recorded_outcomes import HOURS, WAYS, Way, best_of, fitted, incidents_of, minutes_taken, wrong
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
+    from domain.service_levels import Book
     from domain.sla_clocks import Clock
     from domain.ticket_timeline import Timeline
     from storage.codec import Recorded
@@ -39,12 +42,8 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[2] / "docs/sla"
 
 
-ASKED = Asked(
-    policies=(GivenPolicy.model_validate_json((FOLDER / "made-sla-policy.json").read_bytes()),),
-    calendars=(GivenCalendar.model_validate_json((FOLDER / "made-sla-calendar.json").read_bytes()),),
-    flips=0,
-)
-POLICY, CALENDAR = ASKED.given.policies["made-sla"], ASKED.given.calendars["weekdays"]
+CALENDAR = from_json((FOLDER / "made-sla-calendar.json").read_bytes())
+POLICY = from_json((FOLDER / "made-sla-policy.json").read_bytes())
 MEASURED = Way("closed", frozenset(), "weekdays 0-24")
 TOTAL = Metric.TOTAL_RESOLUTION
 PRIORITIES = {
@@ -88,16 +87,23 @@ def fits(halves: tuple[list[Incident], list[Incident]]) -> list[Fit]:
     return [fitted(way, halves[0]) for way in WAYS]
 
 
-async def outcomes_of(workspace: Workspace) -> list[Outcome]:
-    """Import the log, and give each ticket's flag as it was written last and its clock by the policy."""
+async def imported(workspace: Workspace) -> Book:
+    """Adopt calendar and policy, and import the log."""
+    desk = Sender.at(workspace)
+    await desk.send("service_levels", "adopt-calendar", SERVICE_LEVELS_ID, **CALENDAR)
+    await desk.send("service_levels", "adopt-policy", SERVICE_LEVELS_ID, **POLICY)
     await run_import(workspace, FORMATS["servicenow"], real_log("servicenow"))
+    return await desk.desk.book(fresh=True)
+
+
+async def outcomes_of(workspace: Workspace, book: Book) -> list[Outcome]:
+    """Give each ticket's flag as it was written last and its clock."""
     rows = await workspace.log.page(0, 1_000_000)
     await workspace.keyring.load(rows)
-    streams: dict[object, list[Recorded]] = {}
+    streams: dict[UUID, list[Recorded]] = {}
     for row in rows:
         if row.topic.startswith("ticket."):
             streams.setdefault(row.stream, []).append(decode(row, workspace.keyring))
-    book = EMPTY_BOOK.with_calendar("weekdays", CALENDAR).with_policy("made-sla", POLICY)
     found = []
     for recorded in streams.values():
         ticket = fold(recorded)
@@ -106,8 +112,7 @@ async def outcomes_of(workspace: Workspace) -> list[Outcome]:
         for one in recorded:
             timeline = after(timeline, one.event)
         assert timeline is not None
-        named = replace(timeline, terms=("made-sla", 1, "weekdays", 1))
-        (clock,) = (one for one in clocks(named, book) if one.metric is TOTAL)
+        (clock,) = clocks(timeline, book)
         number = (ticket.foreign_id or "").removeprefix("servicenow:")
         found.append(Outcome(number, ticket.priority, ticket.custom_fields["made_sla"] == "true", clock))
     return found
@@ -133,13 +138,19 @@ def test_the_policy_is_the_one_that_explains_the_one_half_of_the_incidents_best(
     fit = best_of(fits)
     assert fit.way == MEASURED
     assert fit.wrong == 0
-    assert POLICY.until_closed == (TOTAL,)
-    assert POLICY.paused_in(TOTAL) == ()
-    assert {target.match.priorities: target.amount for target in POLICY.targets} == {
-        (PRIORITIES[priority],): minutes * 60 for priority, minutes in fit.allowed.items()
-    }
-    assert {target.unit for target in POLICY.targets} == {Unit.BUSINESS}
-    assert CALENDAR.hours.keys() == {"mon", "tue", "wed", "thu", "fri"}
+    promise = {"metric": TOTAL, "unit": "business"}
+    assert {
+        "name": "made-sla",
+        "calendar": "weekdays",
+        "targets": [
+            {**promise, "match": {"priorities": [PRIORITIES[priority]]}, "amount": minutes * 60}
+            for priority, minutes in fit.allowed.items()
+        ],
+        "until_closed": [TOTAL],
+    } == POLICY
+    weekdays = ("mon", "tue", "wed", "thu", "fri")
+    round_the_clock = {day: [["00:00", "24:00"]] for day in weekdays}
+    assert {"name": "weekdays", "time_zone": "UTC", "hours": round_the_clock} == CALENDAR
 
 
 def test_others_that_explain_that_half_as_well_are_of_its_kind_and_no_better_on_the_other(
@@ -160,7 +171,7 @@ async def test_of_the_other_half_the_clocks_of_the_imported_log_agree_with_the_r
     alpha: Workspace, incidents: list[Incident], fits: list[Fit]
 ) -> None:
     fit = best_of(fits)
-    outcomes = await outcomes_of(alpha)
+    outcomes = await outcomes_of(alpha, await imported(alpha))
     fitted = {incident.number for incident in incidents if incident.is_fitted}
     assert agreement(one for one in outcomes if one.number in fitted) == {
         Priority.URGENT: (0, 14, 0, 0),
@@ -188,13 +199,14 @@ async def test_of_the_other_half_the_clocks_of_the_imported_log_agree_with_the_r
     for one in outcomes:
         due, incident = one.clock.due_at.replace(tzinfo=None), by_number[one.number]
         assert elapsed(due) - elapsed(incident.opened_at) == fit.allowed[incident.priority]
-    # So is what `desk sla what-if` says of the desk into which the log was imported.
+    # So is what `desk sla what-if` takes for what was.
     runner = Runner(alpha.database, [ticket_queue.VIEW, directory.VIEW])
     await runner.catch_up(alpha)
     await runner.release()
-    report = await what_if(alpha, ASKED, now=datetime.now(UTC))
+    other = GivenPolicy(order=1, targets=(Target(metric=TOTAL, amount=60),))
+    report = await what_if(alpha, Asked(policy=other, flips=0), now=datetime.now(UTC))
     assert {
-        (line.group, line.given.met, line.given.breached) for line in report.by["priority"] if line.metric is TOTAL
+        (line.group, line.then.met, line.then.breached) for line in report.by["priority"] if line.metric is TOTAL
     } == {
         ("urgent", 1, 26),
         ("high", 0, 67),
