@@ -137,6 +137,7 @@ class Imagined:
         self.book: Final = book
         self._given: Final = given
         self._hours: dict[tuple[str, int], Hours] = {}
+        self._known: dict[int, tuple[SlaTerms, Hours | None]] = {}
 
     def policy(self, terms: SlaTerms | None, /) -> PolicyTerms:
         """Give the policy that terms name. Raises LookupError."""
@@ -146,14 +147,23 @@ class Imagined:
 
     def hours(self, terms: SlaTerms | None, /) -> Hours | None:
         """Give the hours of the calendar that terms name; None: always open. Raises LookupError."""
-        if terms is None or terms.calendar is None or (terms.calendar_version or 0) >= 0:
-            return self.book.hours(terms)
-        key = (terms.calendar, terms.calendar_version or 0)
-        found = self._hours.get(key)
+        if terms is None or terms.calendar is None:
+            return None
+        # By identity, as a million tickets share a few terms, and what is kept here holds them.
+        known = self._known.get(id(terms))
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[id(terms)] = (terms, self._look_up(terms.calendar, terms.calendar_version or 0))
+        return known[1]
+
+    def _look_up(self, name: str, number: int) -> Hours | None:
+        if number >= 0:
+            return self.book.calendar(name, number)
+        found = self._hours.get((name, number))
         if found is None:
-            name, number = key
             versions = (*self.book.calendars.get(name, ())[: -1 - number], self._given.calendars[name])
-            found = self._hours[key] = Book({name: versions}, {}).calendar(name, len(versions))
+            found = self._hours[name, number] = Book({name: versions}, {}).calendar(name, len(versions))
         return found
 
     def names(self, terms: SlaTerms | None) -> tuple[str, str | None]:

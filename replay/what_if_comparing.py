@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from domain.sla_clocks import clocks
+from domain.sla_clocks import clocks, clocks_of_both
 from domain.sla_counting import counted
 from domain.sla_policy import Unit
 from domain.spans import instant
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from domain.sla_clocks import Clock
-    from domain.sla_counting import Levels
+    from domain.sla_counting import Hours, Levels
     from domain.ticket_timeline import Timeline
     from domain.what_if import Side
 
@@ -88,7 +88,16 @@ class Comparison:
                         kept = Kept(timeline.opened, number, metric, one.serial, row)
                         tally.keep("worse" if after == BREACHED else "better", kept)
                 spent = None if then is None or not then.fulfilled else used(then, then_levels)
-                would = None if given is None or not given.fulfilled else spent if same else used(given, given_levels)
+                would = spent
+                if not same:
+                    would = None
+                    if given is not None and given.fulfilled:
+                        alike = (
+                            spent is not None
+                            and then is not None
+                            and _counted_alike(then, then_levels, given, given_levels)
+                        )
+                        would = spent if alike else used(given, given_levels)
                 if spent is not None or would is not None:
                     tally.spend(priority, metric, spent, would)
             tally.changed += changed
@@ -101,8 +110,10 @@ class Comparison:
             known = replace(timeline, attributes=(timeline.attributes[0], tier, *timeline.attributes[2:]))
         before = self.then.of(timeline if self.then.own else known)
         after = self.given.of(known)
-        was = clocks(before, self.then.levels)
-        return was, was if before is after or before == after else clocks(after, self.given.levels)
+        if before is after or before == after:
+            was = clocks(before, self.then.levels)
+            return was, was
+        return clocks_of_both(before, self.then.levels, after, self.given.levels)
 
     def tier_of(self, timeline: Timeline, requester: str) -> str | None:
         """Give the tier that a ticket records last, or else its customer's today."""
@@ -143,17 +154,34 @@ def outcome(clock: Clock, now: int) -> int:
     return MET if clock.fulfilled else NOT_PROMISED
 
 
+def _counted_alike(one: Clock, levels: Levels, other: Clock, other_levels: Levels) -> bool:
+    """Tell whether two promises that were fulfilled have surely used the same time, as where only targets differ."""
+    return (
+        one.started == other.started
+        and one.ended == other.ended
+        and one.pauses == other.pauses
+        and len(one.calendars) == len(other.calendars) == 1
+        and _hours(one, levels) is _hours(other, other_levels)
+    )
+
+
+def _hours(clock: Clock, levels: Levels) -> Hours | None:
+    """Give the hours that a promise by one calendar is counted by; None where it is counted around the clock."""
+    around_the_clock = clock.target is None or clock.target.unit is Unit.CALENDAR
+    return None if around_the_clock else levels.hours(clock.calendars[0][1])
+
+
 def used(clock: Clock, levels: Levels) -> int:
     """Count the microseconds that a promise which was fulfilled had used, as `domain.sla_clocks.used` does."""
     started, ended = clock.started, clock.ended
     if ended is None:
         message = "a promise that runs is not fulfilled"
         raise ValueError(message)
-    unit = Unit.CALENDAR if clock.target is None else clock.target.unit
-    if len(clock.calendars) > 1 and unit is not Unit.CALENDAR:
+    if len(clock.calendars) > 1:
+        unit = Unit.CALENDAR if clock.target is None else clock.target.unit
         return sum(ran for _, _, ran in counted(levels, unit, started, ended, clock.pauses, clock.calendars))
     # As `counted` does, without its steps: nearly all promises come here.
-    hours = None if unit is Unit.CALENDAR else levels.hours(clock.calendars[0][1])
+    hours = _hours(clock, levels)
     if hours is None:
         return ended - started - sum([end - start for start, end in clock.pauses])
     ran = hours.between_us(started, ended)
