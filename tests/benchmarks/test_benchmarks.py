@@ -32,6 +32,7 @@ from tests.benchmarks import (
     queue_page,
     rebuild,
     visible,
+    what_if,
 )
 from tests.benchmarks.machine import figures_line
 from tests.benchmarks.sides import PlainSetting
@@ -254,3 +255,11 @@ def assert_figures(figures: dict[str, Any], name: str, *positive: str) -> None:
     assert set(found["server"]) >= {"fsync", "synchronous_commit"}
     for key in ("ratio", *positive):
         assert found[key] > 0, key
+
+
+async def test_what_if_tells_how_long_comparing_takes_and_only_reading(bench_settings: Settings) -> None:
+    figures = await what_if.main(bench_settings, tickets=1_500)
+
+    assert_figures(figures, "what_if", "seconds", "tickets_per_second", "plain_tickets_per_second", "facts_a_ticket")
+    assert set(figures["seconds_by_axis"]) == {"as-known", "as-corrected"}
+    assert figures["tickets"] == 1_500
