@@ -27,6 +27,10 @@ def bring_in(
     rejects: Annotated[Path | None, typer.Option(help="Where refused rows go, with line and reason, as CSV.")] = None,
     zone: Annotated[str | None, typer.Option(help="For times that name none, instead of the format's.")] = None,
     ticket_type: Annotated[TicketType | None, typer.Option("--type", help="Of the tickets.")] = None,
+    announce: Annotated[
+        bool,
+        typer.Option("--announce", help="Breaches and reminders of what has passed are recorded, and steps taken."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The account as one line of JSON.")] = False,
 ) -> None:
     """Turn a foreign log into customers, tickets and their events; doing it again adds nothing."""
@@ -46,6 +50,7 @@ def bring_in(
                     ticket_type=ticket_type,
                     progress=progress,
                     rejects_path=rejects,
+                    announce=announce,
                 )
 
     try:

@@ -11,6 +11,7 @@ from commands.imports.parcel import Fact
 from domain import ticket_events as happened
 from domain.customer_events import Tier
 from domain.sla_policy import Attributes
+from domain.ticket_breach_events import SlaAnnouncementsAsked
 from domain.ticket_sla_events import SlaTermsChanged, TermsCause
 
 if TYPE_CHECKING:
@@ -61,6 +62,21 @@ def with_terms(
 
 def _news(told: Sequence[Fact], standing: Standing) -> Iterator[tuple[int, Fact]]:
     return enumerate(told[standing.known :], start=standing.version + 1)
+
+
+def with_announcements(facts: Sequence[Fact]) -> list[Fact]:
+    """Give a new ticket's events, the last of them asking that what came of its promises be announced."""
+    last = facts[-1]
+    said = from_json(last.state)
+    event = SlaAnnouncementsAsked(
+        originator_id=last.originator_id,
+        originator_version=last.originator_version + 1,
+        timestamp=said["timestamp"],
+        by=said["by"],
+        requester_id=said["requester_id"],
+    )
+    stream, version = last.originator_id, event.originator_version
+    return [*facts, Fact(stream, event.TOPIC, version, event.state_json(), {}, stream)]
 
 
 class _Teller:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from commands.desk import Desk
 from commands.imports.parcel import NOTHING, Fact, Parcel, Standing, subjects
-from commands.imports.promises import PROMISES, with_terms
+from commands.imports.promises import PROMISES, with_announcements, with_terms
 from commands.imports.reading import Refusal
 from commands.imports.scribe import Order, telling
 from commands.imports.summary import Summary
@@ -56,6 +56,7 @@ async def run_import(
     ticket_type: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     rejects_path: Path | None = None,
+    announce: bool = False,
 ) -> Summary:
     """Import a foreign log and give the account of its rows.
 
@@ -64,7 +65,9 @@ async def run_import(
     is there already is found by its foreign id; a case that has grown gets the rest, provided that what is there
     is what its earlier rows tell.
 
-    Tickets go by the policies that there are when they are recorded, as if commands had told their story.
+    Tickets go by the policies that there are when they are recorded, as if commands had told their story. What came of
+    promises is put on record only of what happens after somebody here deals with a ticket, or with `announce`, for
+    tickets that are new, of all.
 
     `zone` is for times that name none, `ticket_type` for the tickets, both instead of the format's; `progress`
     is called with rows done and rows in all; refused rows go to `rejects_path` as well, as CSV. Raises
@@ -79,6 +82,7 @@ async def run_import(
         with ExitStack() as stack:
             stack.enter_context(_rarer_collection())
             run = _Run(workspace, summary, lambda rows: None if progress is None else progress(rows, told.rows))
+            run.announce = announce
             if rejects_path is not None:
                 summary.rejects_file = str(rejects_path)
                 run.rejects = csv.writer(stack.enter_context(rejects_path.open("w", encoding="utf-8", newline="")))
@@ -107,6 +111,7 @@ class _Run:
         self.summary = summary
         self.progress = progress
         self.rejects: Any = None
+        self.announce = False
         self.desk = Desk(workspace)
         self.in_flight: deque[tuple[Parcel, asyncio.Future[Appended]]] = deque()
 
@@ -184,6 +189,8 @@ class _Run:
         tiers = {person.fact.originator_id: person.tier for person in parcel.met}
         row_ends = {told.last for told in parcel.told}
         parcel.recorded = with_terms(parcel.events, row_ends, tiers, book, parcel.standing)
+        if self.announce and parcel.recorded and not parcel.standing.known:
+            parcel.recorded = with_announcements(parcel.recorded)
         return parcel.news()
 
     def _submission(self, parcel: Parcel, facts: Sequence[Fact], book: Book) -> Submission | None:

@@ -166,10 +166,11 @@ def test_a_workspace_is_made_filled_read_and_rebuilt(desk: Desk, tmp_path: Path)
         "Accepted,In Progress,Minnie,Org line A2,High,PROD191,yesterday,1-109135792\n"
     )
     rejects = tmp_path / "rejects.csv"
-    imported = desk("-w", "gamma", "import", "volvo", str(log), "--json", "--rejects", str(rejects))
+    imported = desk("-w", "gamma", "import", "volvo", str(log), "--json", "--rejects", str(rejects), "--announce")
     assert imported.returncode == 0, imported.stderr
     account = json.loads(imported.stdout)
     assert (account["rows_read"], account["rows_refused"], account["tickets"]["new"]) == (3, 1, 1)
+    assert account["events"]["ticket.sla_announcements_asked"] == 1
     assert "yesterday" in rejects.read_text()
     views = desk("-w", "gamma", "views").stdout
     assert "ticket_queue" in views

@@ -10,8 +10,10 @@ from commands.imports import FORMATS, Summary, run_import
 from domain.customer_events import Tier
 from domain.service_levels import SERVICE_LEVELS_ID
 from domain.sla_terms import SlaTerms
-from domain.ticket_events import Opened
+from domain.ticket_breach_events import SlaAnnouncementsAsked
+from domain.ticket_events import Opened, TicketEvent
 from domain.ticket_sla_events import SlaTermsChanged
+from domain.ticket_timeline import after
 from replay.stream import recorded
 from tests.commands.imports.files import rows_of, write
 from tests.commands.sending import Sender
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from domain.event import Event
     from domain.service_levels import Book
+    from domain.ticket_timeline import Timeline
     from storage.database import Workspace
 
 TICKET = stream_id_for("ticket", "servicenow:INC1")
@@ -92,6 +95,23 @@ async def test_importing_again_adds_nothing_whatever_was_adopted_since(alpha: Wo
         assert (again.rows_refused, again.tickets.known, again.events.total()) == (0, 1, 0)
         assert (await alpha.log.head()).position == before
     assert policies_of(await told(alpha)) == [None]
+
+
+async def test_an_imported_ticket_is_silent_unless_its_announcements_are_asked_for(
+    alpha: Workspace, beta: Workspace, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "a.csv", incident())
+    for workspace, announce in ((alpha, False), (beta, True)):
+        for _ in range(2):
+            await run_import(workspace, FORMATS["servicenow"], path, announce=announce)
+        timeline: Timeline | None = None
+        for event in await told(workspace):
+            assert isinstance(event, TicketEvent)
+            timeline = after(timeline, event)
+        assert timeline is not None
+        assert (timeline.announces_from is not None) is announce
+        asked = [event for event in await told(workspace) if isinstance(event, SlaAnnouncementsAsked)]
+        assert len(asked) == announce
 
 
 async def test_a_case_that_has_grown_goes_on_behind_what_was_promised_about_it(
