@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from html import escape
-from itertools import pairwise
-from math import log10
 from typing import TYPE_CHECKING, Final
 
-from replay.terminal import visible
+from replay.what_if_plots import months, percentiles, shares, times
 from replay.what_if_report import GROUPINGS
 from replay.what_if_style import STYLE
-from replay.what_if_words import NOTHING, group_name, metric_name, share, signed, span
+from replay.what_if_words import NOTHING, group_name, metric_name, on_page, signed, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
-    from replay.what_if_report import Counts, Flip, Grouping, Line, Report, Side, Spread
+    from replay.what_if_report import Counts, Flip, Grouping, Line, Report, Side
 
 MOST_PLOTTED: Final = 24  # lines of a plot; the table has all of them
-MOST_LABELS: Final = 8  # months named below a plot: more would run into one another on a phone
-PLOT_HEIGHT: Final = 150  # pixels
-TOP, BOTTOM = 12, 130
 _HEADINGS: Final[dict[Grouping, str]] = {
     "priority": "By priority",
     "tier": "By tier of the customer",
@@ -39,9 +33,9 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="color-scheme" content="light dark">',
         """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">""",
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head><body><main>",
-        f"<h1>{_text(title)}</h1>",
-        f'<p class="axis"><strong>{_text(_axis(report))}</strong> {_text(report.axis_says)}</p>',
+        f"<title>{on_page(title)}</title><style>{STYLE}</style></head><body><main>",
+        f"<h1>{on_page(title)}</h1>",
+        f'<p class="axis"><strong>{on_page(_axis(report))}</strong> {on_page(report.axis_says)}</p>',
         _circumstances(report),
         _tiles(report),
         _by_metric(report),
@@ -53,13 +47,9 @@ def page(report: Report) -> str:
     return "".join(parts)
 
 
-def _text(value: object) -> str:
-    return escape(visible(str(value)))
-
-
 def _name(value: object) -> str:
     """Write a name that people gave, which may run from right to left."""
-    return f"<bdi>{_text(value)}</bdi>"
+    return f"<bdi>{on_page(value)}</bdi>"
 
 
 def _instant(instant: datetime | None) -> str:
@@ -113,9 +103,9 @@ _KEY: Final = (
 def _by_metric(report: Report) -> str:
     if not report.promises:
         return "<section><h2>Promises</h2><p>Nothing was promised on any of these tickets, then or now.</p></section>"
-    rows = [(_text(metric_name(line.metric)), line) for line in report.promises]
+    rows = [(on_page(metric_name(line.metric)), line) for line in report.promises]
     table = _table("Promises by metric", "metric", [(name, None, line) for name, line in rows])
-    return f"<section><h2>Promises by metric</h2>{_KEY}{_shares('Share of promises broken', rows)}{table}</section>"
+    return f"<section><h2>Promises by metric</h2>{_KEY}{shares('Share of promises broken', rows)}{table}</section>"
 
 
 def _grouped(report: Report, grouping: Grouping) -> str:
@@ -125,12 +115,12 @@ def _grouped(report: Report, grouping: Grouping) -> str:
         return ""
     named = [(_name(group_name(grouping, line, report.names)), line) for line in lines]
     if grouping == "month":
-        plot = _months(lines)
+        plot = months(lines)
     else:
         most = sorted(named, key=lambda one: one[1].worse + one[1].better, reverse=True)[:MOST_PLOTTED]
         chosen = {id(line) for _, line in most}
         rows = [(f"{name}, {metric_name(line.metric)}", line) for name, line in named if id(line) in chosen]
-        plot = _shares(f"Share of promises broken, {heading.lower()}", rows)
+        plot = shares(f"Share of promises broken, {heading.lower()}", rows)
         if len(rows) < len(named):
             plot += f"<p>Shown are the {len(rows)} of {len(named)} in which most tickets flip.</p>"
     table = _table(
@@ -141,136 +131,11 @@ def _grouped(report: Report, grouping: Grouping) -> str:
     return f"<section><h2>{heading}</h2>{_KEY}{plot}{table}</section>"
 
 
-def _shares(what: str, rows: Sequence[tuple[str, Line]]) -> str:
-    """Draw for each line the share broken then and given, joined; positions are hundredths of the width."""
-    most = max((part for _, line in rows for part in _parts(line) if part is not None), default=0.0)
-    edge = _edge(most)
-    drawn = []
-    for name, line in rows:
-        then, given = _parts(line)
-        said = f"then {share(then)}, given {share(given)}"
-        marks = "".join(f'<line class="grid" x1="{at}%" x2="{at}%" y1="0" y2="26"/>' for at in (4, 50, 96))
-        if then is not None and given is not None:
-            kind = "worse" if given > then else "better"
-            marks += f'<line class="{kind}" x1="{_x(then, edge)}" x2="{_x(given, edge)}" y1="13" y2="13"/>'
-        if given is not None:
-            marks += f'<circle class="given" cx="{_x(given, edge)}" cy="13" r="6"/>'
-        if then is not None:
-            marks += f'<circle class="then" cx="{_x(then, edge)}" cy="13" r="5"/>'
-        drawn.append(
-            f'<div class="row"><span class="label">{name}</span>'
-            f'<svg height="26" width="100%" role="img" aria-label="{said}">{marks}</svg>'
-            f'<span class="value">{share(then)} → {share(given)}</span></div>'
-        )
-    scale = "".join(
-        f'<text x="{at}%" y="11" text-anchor="{anchor}">{part}</text>'
-        for at, anchor, part in (
-            (4, "start", "0%"),
-            (50, "middle", f"{edge / 2:.3g}%"),
-            (96, "end", f"{edge:.3g}%"),
-        )
-    )
-    axis = (
-        f'<div class="row scale"><span class="label"></span><svg height="14" width="100%" aria-hidden="true">{scale}'
-        '</svg><span class="value"></span></div>'
-    )
-    return f'<figure><figcaption>{_text(what)}</figcaption><div class="plot">{"".join(drawn)}{axis}</div></figure>'
-
-
-def _parts(line: Line) -> tuple[float | None, float | None]:
-    return line.then.breached_share, line.given.breached_share
-
-
-def _edge(most: float) -> float:
-    """Give the end of a scale of hundredths that holds a share."""
-    return next((float(edge) for edge in (1, 2, 5, 10, 20, 50) if most * 100 <= edge), 100.0)
-
-
-def _x(part: float, edge: float) -> str:
-    return f"{4 + 92 * min(part * 100 / edge, 1):.2f}%"
-
-
-def _months(lines: Sequence[Line]) -> str:
-    """Draw, metric by metric, the share broken of what was opened in each month."""
-    months = sorted({line.group for line in lines if line.group is not None})
-    plots = []
-    for metric in dict.fromkeys(line.metric for line in lines):
-        of_metric = {line.group: line for line in lines if line.metric == metric}
-        edge = _edge(max((part or 0.0 for line in of_metric.values() for part in _parts(line)), default=0.0))
-        marks = "".join(
-            f'<line class="grid" x1="8%" x2="98%" y1="{y}" y2="{y}"/><text x="7%" y="{y + 4}" text-anchor="end">'
-            f"{part:.3g}%</text>"
-            for y, part in ((BOTTOM, 0.0), ((TOP + BOTTOM) / 2, edge / 2), (TOP, edge))
-        )
-        for number, kind in enumerate(("then", "given")):
-            points = [
-                (_month_x(place, len(months)), BOTTOM - (BOTTOM - TOP) * min(part * 100 / edge, 1))
-                for place, month in enumerate(months)
-                if month in of_metric and (part := _parts(of_metric[month])[number]) is not None
-            ]
-            marks += "".join(
-                f'<line class="{kind}" x1="{x1}" y1="{y1:.1f}" x2="{x2}" y2="{y2:.1f}"/>'
-                for (x1, y1), (x2, y2) in pairwise(points)
-            )
-            marks += "".join(f'<circle class="{kind}" cx="{x}" cy="{y:.1f}" r="4"/>' for x, y in points)
-        every = -(-len(months) // MOST_LABELS)
-        marks += "".join(
-            f'<text x="{_month_x(place, len(months))}" y="{PLOT_HEIGHT - 3}" text-anchor="middle">{_text(month)}</text>'
-            for place, month in enumerate(months)
-            if place % every == 0
-        )
-        said = f"{metric_name(metric)}: share broken by month, as in the table below"
-        plots.append(
-            f"<figure><figcaption>{metric_name(metric)}: share of promises broken</figcaption>"
-            f'<svg class="course" height="{PLOT_HEIGHT}" width="100%" role="img" aria-label="{said}">{marks}</svg></figure>'
-        )
-    return f'<div class="courses">{"".join(plots)}</div>'
-
-
-def _month_x(place: int, number: int) -> str:
-    return f"{53.0 if number == 1 else 12 + 82 * place / (number - 1):.2f}%"
-
-
 def _time_used(report: Report) -> str:
-    """Draw where the percentiles of the time used lie, on a scale on which each step is ten times the one before."""
-    rows = [
-        (line, kind, spread)
-        for line in report.promises
-        for kind, spread in (("then", line.used_then), ("given", line.used_given))
-        if spread is not None and spread.count
-    ]
-    if not rows:
+    plot = times(report.promises)
+    if not plot:
         return ""
-    ends = [max(value, 1.0) for _, _, spread in rows for value in (spread.p50, spread.p99) if value is not None]
-    low, high = min(ends), max(*ends, min(ends) * 10)
-    drawn = []
-    for line, kind, spread in rows:
-        at = [_log_x(value, low, high) for value in (spread.p50, spread.p90, spread.p95, spread.p99)]
-        said = ", ".join(f"{name} {span(value)}" for name, value in _percentiles(spread))
-        shape = (
-            f'<line class="{kind}" x1="{at[0]}" x2="{at[3]}" y1="13" y2="13"/>'
-            + "".join(f'<line class="{kind}" x1="{x}" x2="{x}" y1="7" y2="19"/>' for x in at[1:])
-            + f'<circle class="{kind}" cx="{at[0]}" cy="13" r="5"/>'
-        )
-        words = "then" if kind == "then" else "given"
-        drawn.append(
-            f'<div class="row"><span class="label">{metric_name(line.metric)}, {words}</span>'
-            f'<svg height="26" width="100%" role="img" aria-label="{said}">{shape}</svg>'
-            f'<span class="value">{span(spread.p50)} … {span(spread.p99)}</span></div>'
-        )
-    scale = (
-        f'<text x="4%" y="11">{span(low)}</text><text x="96%" y="11" text-anchor="end">{span(high)}</text>'
-        f'<text x="50%" y="11" text-anchor="middle">{span((low * high) ** 0.5)}</text>'
-    )
-    axis = (
-        f'<div class="row scale"><span class="label"></span><svg height="14" width="100%" aria-hidden="true">{scale}'
-        '</svg><span class="value"></span></div>'
-    )
-    return (
-        "<section><h2>Time used until fulfilled</h2><figure><figcaption>Half of all took no longer than the circle; the"
-        " strokes are what 90, 95 and 99 in a hundred took at most. Counted as each side counts, on a logarithmic scale."
-        f'</figcaption><div class="plot">{"".join(drawn)}{axis}</div></figure>{_percentile_table(report)}</section>'
-    )
+    return f"<section><h2>Time used until fulfilled</h2>{plot}{_percentile_table(report)}</section>"
 
 
 def _percentile_table(report: Report) -> str:
@@ -281,11 +146,11 @@ def _percentile_table(report: Report) -> str:
             continue
         cells = "".join(
             f'<td class="number">{span(a)}{"" if a == b else f" → {span(b)}"}</td>'
-            for (_, a), (_, b) in zip(_percentiles(then), _percentiles(given), strict=True)
+            for (_, a), (_, b) in zip(percentiles(then), percentiles(given), strict=True)
         )
         count = f"{then.count:,}" if then.count == given.count else f"{then.count:,} → {given.count:,}"
         body.append(
-            f'<tr><th scope="row">{_text(line.group or "all")}</th><td>{metric_name(line.metric)}</td>'
+            f'<tr><th scope="row">{on_page(line.group or "all")}</th><td>{metric_name(line.metric)}</td>'
             f'<td class="number">{count}</td>{cells}</tr>'
         )
     names = ("priority", "metric", "fulfilled", "p50", "p90", "p95", "p99")
@@ -293,27 +158,18 @@ def _percentile_table(report: Report) -> str:
     return _in_frame("Time used until fulfilled, then → given", head, "".join(body))
 
 
-def _log_x(value: float | None, low: float, high: float) -> str:
-    part = log10(max(value or 0.0, low) / low) / log10(high / low)
-    return f"{4 + 92 * min(part, 1):.2f}%"
-
-
-def _percentiles(spread: Spread) -> tuple[tuple[str, float | None], ...]:
-    return (("p50", spread.p50), ("p90", spread.p90), ("p95", spread.p95), ("p99", spread.p99))
-
-
 def _table(caption: str, group: str, rows: Sequence[tuple[str, str | None, Line]]) -> str:
     """Write lines as a table; without a metric of its own a row is named by the metric."""
     metric = "" if not rows or rows[0][1] is None else '<th scope="col" rowspan="2">metric</th>'
     sides = "".join(f'<th scope="col">{name}</th>' for name in ("met", "broken", "running", "not made")) * 2
     head = (
-        f'<tr><th scope="col" rowspan="2">{_text(group)}</th>{metric}<th scope="colgroup" colspan="4">then</th>'
+        f'<tr><th scope="col" rowspan="2">{on_page(group)}</th>{metric}<th scope="colgroup" colspan="4">then</th>'
         '<th scope="colgroup" colspan="4">given</th><th scope="colgroup" colspan="3">change in broken</th></tr>'
         f'<tr>{sides}<th scope="col">worse</th><th scope="col">better</th><th scope="col">in all</th></tr>'
     )
     body = []
     for name, of_metric, line in rows:
-        second = "" if of_metric is None else f"<td>{_text(of_metric)}</td>"
+        second = "" if of_metric is None else f"<td>{on_page(of_metric)}</td>"
         cells = _numbers(line.then, "then") + _numbers(line.given, "given") + _change(line)
         body.append(f'<tr><th scope="row">{name}</th>{second}{cells}</tr>')
     return _in_frame(caption, head, "".join(body))
@@ -322,7 +178,7 @@ def _table(caption: str, group: str, rows: Sequence[tuple[str, str | None, Line]
 def _in_frame(caption: str, head: str, body: str) -> str:
     """Put a table where it can be moved sideways on a narrow screen, also by the keyboard."""
     return (
-        f'<div class="wide" role="region" aria-label="{_text(caption)}" tabindex="0"><table><caption>{_text(caption)}'
+        f'<div class="wide" role="region" aria-label="{on_page(caption)}" tabindex="0"><table><caption>{on_page(caption)}'
         f"</caption><thead>{head}</thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -376,5 +232,5 @@ def _side(heading: str, side: Side) -> str:
         facts += f"<p>due {_instant(side.due_at)}"
         facts += f", fulfilled {_instant(side.ended_at)}" if side.ended_at is not None else ""
         facts += f", used {span(side.used_seconds)}</p>"
-    lines = "".join(f"<li>{_text(line)}</li>" for line in side.explanation)
+    lines = "".join(f"<li>{on_page(line)}</li>" for line in side.explanation)
     return f"<div>{facts}{f'<ul>{lines}</ul>' if lines else ''}</div>"

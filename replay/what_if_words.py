@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
+
+from replay.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,3 +63,8 @@ def group_name(grouping: Grouping, line: Line, names: Mapping[UUID, str]) -> str
     if grouping == "team":
         return names.get(UUID(line.group), line.group)
     return line.group
+
+
+def on_page(value: object) -> str:
+    """Write a value on a page: what people wrote neither acts nor hides there."""
+    return escape(visible(str(value)))

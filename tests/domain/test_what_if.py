@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from domain.calendar import CalendarTerms, Window
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK, UnknownCalendar
-from domain.sla_clocks import clocks
+from domain.sla_clocks import clocks, clocks_of_both
 from domain.sla_policy import Match, PolicyTerms, Target, Unit
 from domain.sla_terms import Metric
 from domain.spans import instant, microseconds
+from domain.status import Status
 from domain.ticket_timeline import DUE_DATE, PRIORITY, PUBLIC_REPLY, STATUS, TERMS, Timeline
 from domain.what_if import Adopted, Axis, Given, NothingToCompare, sides
 
@@ -260,3 +261,33 @@ def test_the_policies_that_there_are_change_nothing(told: list[Any], priority: P
             for side in sides(axis, books, what):
                 found = [clock[4:-1] for clock in clocks(side.of(ticket), side.levels)]
                 assert found == [one[:-1] for one in as_it_was]
+
+
+@supposing(
+    told=FACTS,
+    priority=st.sampled_from(Priority),
+    hours=st.integers(0, 400),
+    pauses=st.booleans(),
+    by_hand=st.booleans(),
+)
+def test_going_through_a_ticket_once_for_both_sides_makes_no_difference(
+    *, told: list[Any], priority: Priority, hours: int, pauses: bool, by_hand: bool
+) -> None:
+    at = microseconds(THURSDAY) + hours * HOUR
+    facts: list[Fact] = [
+        (at + after * HOUR // 7, kind, value) for after, (kind, value) in sorted(told, key=lambda one: one[0])
+    ]
+    if by_hand:
+        facts.append((at + 30 * HOUR, DUE_DATE, ("total_resolution", at + 90 * HOUR)))
+    ticket = opened(instant(at), None, *facts, priority=priority)
+    targets = [
+        Target(metric=Metric.NEXT_REPLY, match=match, amount=7 * 3600)
+        for match in (Match(priorities=(Priority.URGENT,)), Match())
+    ]
+    still = {Metric.FIRST_REPLY: (Status.PENDING,)} if pauses else {}
+    other = PolicyTerms(calendar="office", targets=(*targets, *policy(2).targets), pauses=still)
+    for one in sides(AS_CORRECTED, adopted((LONG_AGO, DESK)), given(rest=other)):
+        for another in sides(AS_CORRECTED, adopted((LONG_AGO, DESK)), given(no_others=True, all=other)):
+            first, second = one.of(ticket), another.of(ticket)
+            both = clocks_of_both(first, one.levels, second, another.levels)
+            assert both == (clocks(first, one.levels), clocks(second, another.levels))
