@@ -8,8 +8,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from domain.calendar import WEEKDAYS, CalendarTerms, Window
-from domain.spans import EARLIEST_US, FOREVER_US, instant, merged, microseconds
-from domain.wall_hours import FIRST_YEAR, LAST_YEAR, LEEWAY_YEARS, WallHours
+from domain.spans import EARLIEST, EARLIEST_US, FOREVER_US, LATEST, instant, merged, microseconds
+from domain.wall_hours import DAY, FIRST_YEAR, LAST_YEAR, LEEWAY_YEARS, WallHours
 from domain.working_days import WorkingDays
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class Hours:
         at_us = microseconds(at)
         if not (days or end_of_day):
             return instant(self.next_opening_us(at_us))
-        local = at.astimezone(self._in_force(at_us).zone)
+        # At either end of what a datetime can say there may be no local time.
+        local = min(max(at, EARLIEST + DAY), LATEST - DAY).astimezone(self._in_force(at_us).zone)
         on = self._working_days.after(local.date(), days)
         if end_of_day:
             return instant(self._working_days.closing_us(on, at_us if days == 0 else EARLIEST_US))

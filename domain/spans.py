@@ -21,8 +21,8 @@ def microseconds(at: datetime) -> int:
 
 
 FOREVER_US: Final = 10**24
-EARLIEST_US: Final = microseconds(datetime.min.replace(tzinfo=UTC))
-LATEST_US: Final = microseconds(datetime.max.replace(tzinfo=UTC))
+EARLIEST, LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+EARLIEST_US, LATEST_US = microseconds(EARLIEST), microseconds(LATEST)
 
 
 def instant(at_us: int) -> datetime:

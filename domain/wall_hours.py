@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from domain.spans import Span
 
 DAY: Final = timedelta(days=1)
+DAY_SECONDS: Final = 86_400
+SECOND_US: Final = 1_000_000
 FIRST_YEAR, LAST_YEAR = 1900, 2200
 """Hours are worked out for these years (the second not included); all time before and after counts as open."""
 LEEWAY_YEARS: Final = 1
@@ -53,17 +55,22 @@ class WallHours:
         wall = datetime(on.year, on.month, on.day) + timedelta(seconds=seconds)  # noqa: DTZ001 # the zone follows
         return microseconds(wall.replace(tzinfo=self.zone)) + microsecond
 
-    def exists(self, on: date) -> bool:
-        """Say whether there was such a day: crossing the date line, places have left one out."""
-        return self.at_us(on, 0) < self.at_us(on, 86_400)
-
     def opened_on(self, on: date) -> list[Span]:
-        """Give when it is open by the windows that begin on a date, also those that end on the next."""
+        """Give when it is open by the windows that begin on a date, also those that end on the next.
+
+        Nothing on a date that was left out: crossing the date line, places have done so.
+        """
         windows = self.dates.get(on)
         if windows is None:
             windows = self.weekly[on.weekday()]
-        if not windows or not self.exists(on):
+        if not windows:
             return []
+        midnight, next_midnight = self.at_us(on, 0), self.at_us(on, DAY_SECONDS)
+        if next_midnight <= midnight:
+            return []
+        if next_midnight - midnight == DAY_SECONDS * SECOND_US and all(closes <= DAY_SECONDS for _, closes in windows):
+            # No clock was changed that day: none has ever been changed twice within two days, and back again.
+            return [(midnight + opens * SECOND_US, midnight + closes * SECOND_US) for opens, closes in windows]
         return [(self.at_us(on, opens), self.at_us(on, closes)) for opens, closes in windows]
 
     def broken_on(self, on: date) -> list[Span]:
@@ -98,4 +105,4 @@ class WallHours:
 def _from_midnight(windows: Windows) -> tuple[tuple[int, int], ...]:
     """Read windows as seconds after midnight; the second of a pair is more than a day where it is on the next."""
     pairs = ((seconds_of(opens), seconds_of(closes)) for opens, closes in windows)
-    return tuple((opens, closes if closes > opens else closes + 86_400) for opens, closes in pairs)
+    return tuple((opens, closes if closes > opens else closes + DAY_SECONDS) for opens, closes in pairs)

@@ -62,7 +62,7 @@ class WorkingDays:
                     ordinal = LAST
                     break
                 worked = self._later(worked)
-        return self._in_force(on).at_us(date.fromordinal(ordinal), 86_400)
+        return self._in_force(on).at_us(date.fromordinal(min(max(ordinal, EARLIEST), LATEST)), 86_400)
 
     def _after(self, ordinal: int, days: int) -> int:
         """Count by the numbers of dates."""

@@ -388,6 +388,18 @@ def test_all_time_outside_the_years_that_are_worked_out_counts_as_open(year: int
     assert abs(hours.add_days(at, 5) - at) < timedelta(days=9)
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Apia", "America/New_York"])
+@pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_there_is_an_answer_also_at_the_ends_of_time(zone: str, at: datetime) -> None:
+    hours = Hours.of([office(zone)])
+    for days in (-(10**12), -3, 0, 3, 10**12):
+        for end_of_day in (False, True):
+            assert hours.add_days(at, days, end_of_day=end_of_day).tzinfo is UTC
+    assert hours.is_open(at)
+    assert hours.between(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)) > timedelta(days=3_000_000)
+    assert hours.last_closing(at) <= at <= hours.next_opening(at)
+
+
 def test_always_open_is_time_by_the_calendar() -> None:
     at = utc("2026-03-28T23:30:00.000001")
     assert ALWAYS_OPEN.add(at, timedelta(hours=5)) == at + timedelta(hours=5)
