@@ -284,7 +284,7 @@ def test_going_through_a_ticket_once_for_both_sides_makes_no_difference(
         Target(metric=Metric.NEXT_REPLY, match=match, amount=7 * 3600)
         for match in (Match(priorities=(Priority.URGENT,)), Match())
     ]
-    still = {Metric.FIRST_REPLY: (Status.PENDING,)} if pauses else {}
+    still: dict[Metric, tuple[Status, ...]] = {Metric.FIRST_REPLY: (Status.PENDING,)} if pauses else {}
     other = PolicyTerms(calendar="office", targets=(*targets, *policy(2).targets), pauses=still)
     for one in sides(AS_CORRECTED, adopted((LONG_AGO, DESK)), given(rest=other)):
         for another in sides(AS_CORRECTED, adopted((LONG_AGO, DESK)), given(no_others=True, all=other)):
