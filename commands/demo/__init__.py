@@ -17,6 +17,7 @@ from commands.demo.people import (
     ORGANISATIONS,
     WORKERS,
 )
+from commands.demo.promises import promised
 from commands.demo.texts import MATTERS, TEAMS
 from commands.desk import Desk
 from domain.agent import Agent
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from domain.event import Aggregate, Event
+    from domain.service_levels import ServiceLevels
     from domain.ticket import Ticket
     from storage.append import NewEvent
     from storage.database import Workspace
@@ -71,6 +73,7 @@ class Cast(NamedTuple):
     agents: tuple[Agent, ...]
     customers: tuple[Customer, ...]
     tickets: tuple[Ticket, ...]
+    levels: ServiceLevels
 
 
 async def load_demo(workspace: Workspace, now: datetime | None = None, seed: int = SEED) -> DemoDesk:
@@ -82,7 +85,7 @@ async def load_demo(workspace: Workspace, now: datetime | None = None, seed: int
     cast = imagine(now or datetime.now(UTC), seed)
     people: Sequence[Aggregate] = (*cast.agents, *cast.customers)
     await workspace.keyring.ensure({person.id for person in people})
-    submission = _submission(Desk(workspace), (*cast.teams, *cast.agents, *cast.customers, *cast.tickets))
+    submission = _submission(Desk(workspace), (cast.levels, *cast.teams, *cast.agents, *cast.customers, *cast.tickets))
     async with workspace.log.exclusively() as append:
         recorded = (await workspace.log.head()).position
         if recorded:
@@ -121,7 +124,8 @@ def imagine(now: datetime, seed: int = SEED) -> Cast:
     members = {
         name: [agent for agent, worker in zip(agents, WORKERS, strict=True) if name in worker.teams] for name in TEAMS
     }
-    staff = Staff(teams, members, agents[0])
+    levels = promised(system)
+    staff = Staff(teams, members, agents[0], levels.book)
     customers = {
         language: [_customer(random, language, number, system) for number in range(CUSTOMERS // 2)]
         for language in ("en", "zh-CN")
@@ -132,7 +136,7 @@ def imagine(now: datetime, seed: int = SEED) -> Cast:
         customer = random.choice(customers[matter.language])
         tickets.append(History(random, staff, customer, matter, now=now).tell(opened_at))
     everybody = tuple(customer for of_language in customers.values() for customer in of_language)
-    return Cast(tuple(teams.values()), agents, everybody, tuple(tickets))
+    return Cast(tuple(teams.values()), agents, everybody, tuple(tickets), levels)
 
 
 def _customer(random: Random, language: str, number: int, act: Act) -> Customer:

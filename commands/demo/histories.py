@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from domain.agent import Agent
     from domain.customer import Customer
+    from domain.service_levels import Book
     from domain.team import Team
 
 CONTACT: Final = (Channel.EMAIL, Channel.WEB, Channel.CHAT, Channel.PHONE, Channel.SELF_SERVICE)
@@ -34,11 +35,12 @@ class NotYet(Exception):
 
 @dataclass(slots=True)
 class Staff:
-    """Who can act."""
+    """Who can act, and what the desk promises."""
 
     teams: Mapping[str, Team]
     members: Mapping[str, Sequence[Agent]]
     lead: Agent
+    book: Book
 
 
 class History:
@@ -84,6 +86,8 @@ class History:
             category=matter.category if taken_down else None,
             custom_fields={"floor": str(self.places["floor"])} if "{floor}" in matter.subject + matter.body else None,
             opened_by_agent=taken_down,
+            tier=self.customer.tier,
+            book=self.staff.book,
             act=act,
         )
 
@@ -102,7 +106,9 @@ class History:
             ticket.assign(agent=self.agent, act=self._staff(self.agent))
         else:
             ticket.assign(agent=self.agent, team=self.staff.teams[matter.team], act=self._staff(self.agent))
-        ticket.categorise(category=matter.category, act=self._staff(self.agent))
+        act = self._staff(self.agent)
+        ticket.categorise(category=matter.category, act=act)
+        ticket.choose_terms(book=self.staff.book, act=act)
         ticket.tag(tags=matter.tags, act=self._staff(self.agent))
         if self._chance(12):
             raised = Priority.URGENT if ticket.priority is Priority.HIGH else Priority.HIGH

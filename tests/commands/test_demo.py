@@ -50,6 +50,7 @@ def test_the_desk_is_small_varied_and_lies_in_the_last_weeks(seed: int) -> None:
         times = [event.timestamp for event in ticket.pending_events]
         assert times == sorted(times)
     assert len({type(event) for event in events}) > 14
+    assert {ticket.terms and ticket.terms.policy for ticket in cast.tickets} == set(cast.levels.book.policies)
     emails = [customer.email for customer in cast.customers]
     assert len(set(emails)) == len(emails)
     subjects = "".join(ticket.subject for ticket in cast.tickets)
