@@ -168,12 +168,12 @@ def after(timeline: Timeline | None, event: happened.TicketEvent) -> Timeline:
         tell(timeline, values, told)
     if not told:
         return timeline
-    at = microseconds(values["timestamp"])
+    # A foreign history may step back behind the opening.
+    at = max(microseconds(values["timestamp"]), timeline.opened)
     facts = timeline.facts
     if not facts or at >= facts[-1][0]:
         return replace(timeline, facts=(*facts, *[(at, kind, value) for kind, value in told]))
-    # A foreign history may step back behind the opening.
-    return replace(timeline, facts=_inserted(facts, max(at, timeline.opened), told))
+    return replace(timeline, facts=_inserted(facts, at, told))
 
 
 def _inserted(facts: tuple[Fact, ...], at: int, told: _Told) -> tuple[Fact, ...]:

@@ -8,7 +8,7 @@ from domain.priority import Priority
 from domain.sla_terms import Metric
 from domain.ticket_timeline import after, decode, encode
 from tests.domain.scenario import FIRST_LINE
-from tests.domain.sla_story import Story
+from tests.domain.sla_story import BY_IMPORT, Story
 
 pytestmark = pytest.mark.pure
 
@@ -61,6 +61,13 @@ def test_a_late_move_is_believed_from_its_instant_on_like_the_ticket_does() -> N
     story = Story().pending(60).resume(90).solve(30)
     assert story.ticket.status == "solved"
     assert [fact[1:] for fact in story.timeline.facts] == [("s", "solved")]
+
+
+def test_what_a_foreign_history_dates_before_the_opening_counts_as_of_the_opening() -> None:
+    story = Story(at=10, by=BY_IMPORT, priority=Priority.URGENT).reply(5, by=BY_IMPORT)
+    clock = story.clock(Metric.FIRST_REPLY)
+    assert clock.ended == clock.started
+    assert story.reply(3, by=BY_IMPORT).clock(Metric.FIRST_REPLY) == clock
 
 
 def test_a_ticket_that_was_never_opened_has_no_timeline() -> None:
