@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
@@ -16,6 +17,7 @@ from api.conditions import position_text
 from api.problems import INVALID_INPUT, NOT_FOUND, Problem
 from api.ticket_routes import READING_PROBLEMS, Caller
 from api.view_pages import reading_desk
+from domain import spans
 from domain.calendar import CalendarTerms
 from domain.service_levels import SERVICE_LEVELS_ID, CalendarAdopted, PolicyAdopted
 from domain.sla_policy import LONGEST_DAYS, LONGEST_SECONDS, PolicyTerms, standard_policy
@@ -215,22 +217,27 @@ async def read_hours(
         raise Problem(INVALID_INPUT, "Give add_seconds or add_days, not both.")
     which = _which("calendar", name, version, len(book.calendars.get(name, ())))
     hours = book.calendar(name, which)
-    instant = (at or datetime.now(UTC)).astimezone(UTC)
-    added = None
-    if add_seconds is not None:
-        added = hours.add(instant, timedelta(seconds=add_seconds))
-    elif add_days is not None:
-        added = hours.add_days(instant, add_days)
-    told = HoursTold(
-        name=name,
-        version=which,
-        at=instant,
-        open=hours.is_open(instant),
-        next_opening=hours.next_opening(instant),
-        added=added,
-        between_seconds=None if until is None else hours.between(instant, until).total_seconds(),
-    )
-    return await _answer(desk.workspace, told, book.version)
+    # In UTC, as near as it can be said there: the first and last days may lie outside.
+    instant = spans.instant(spans.microseconds(at or datetime.now(UTC)))
+
+    def told() -> HoursTold:
+        added = None
+        if add_seconds is not None:
+            added = hours.add(instant, timedelta(seconds=add_seconds))
+        elif add_days is not None:
+            added = hours.add_days(instant, add_days)
+        return HoursTold(
+            name=name,
+            version=which,
+            at=instant,
+            open=hours.is_open(instant),
+            next_opening=hours.next_opening(instant),
+            added=added,
+            between_seconds=None if until is None else hours.between(instant, until).total_seconds(),
+        )
+
+    # Centuries away, a calendar's hours take most of a second to be worked out; others are answered meanwhile.
+    return await _answer(desk.workspace, await asyncio.to_thread(told), book.version)
 
 
 def _which(kind: str, name: str, version: int | None, latest: int) -> int:

@@ -137,7 +137,12 @@ async def test_a_calendar_is_asked_what_it_says_of_an_instant(desk: DeskOverHttp
     assert (christmas["open"], christmas["next_opening"]) == (False, "2026-12-28T08:00:00Z")
     for wrong in ("at=2026-05-08T15:30:00", "add_seconds=1&add_days=1", "add_days=0", "version=0"):
         assert (await desk.get(f"/service-levels/calendars/office/hours?{wrong}")).status_code == 422
-    for at in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+    for at in (
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00%2B05:00",
+        "2199-12-31T00:00:00Z&add_days=3660",
+    ):
         assert (await desk.get(f"/service-levels/calendars/office/hours?at={at}")).status_code in {200, 422}
 
 
