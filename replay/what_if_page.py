@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from replay.what_if_plots import months, percentiles, shares, times
 from replay.what_if_report import GROUPINGS
 from replay.what_if_style import STYLE
-from replay.what_if_words import NOTHING, group_name, metric_name, on_page, signed, span
+from replay.what_if_words import NOTHING, by_name, metric_name, on_page, signed, span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def _grouped(report: Report, grouping: Grouping) -> str:
     heading = _HEADINGS[grouping]
     if not lines:
         return ""
-    named = [(_name(group_name(grouping, line, report.names)), line) for line in lines]
+    named = [(_name(group), line) for group, line in by_name(grouping, lines, report.names)]
     if grouping == "month":
         plot = months(lines)
     else:

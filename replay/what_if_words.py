@@ -9,7 +9,7 @@ from uuid import UUID
 from replay.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from domain.sla_terms import Metric
     from replay.what_if_report import Grouping, Line
@@ -63,6 +63,14 @@ def group_name(grouping: Grouping, line: Line, names: Mapping[UUID, str]) -> str
     if grouping == "team":
         return names.get(UUID(line.group), line.group)
     return line.group
+
+
+def by_name(grouping: Grouping, lines: Iterable[Line], names: Mapping[UUID, str]) -> list[tuple[str, Line]]:
+    """Give lines with the groups they are of: teams by their names, what has none last, others in the order they have."""
+    named = [(group_name(grouping, line, names), line) for line in lines]
+    if grouping == "team":
+        named.sort(key=lambda one: (one[1].group is None, one[0].casefold(), one[1].group))
+    return named
 
 
 def on_page(value: object) -> str:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from replay.terminal import visible
-from replay.what_if_words import NOTHING, group_name, metric_name, share, signed, span
+from replay.what_if_words import NOTHING, by_name, metric_name, share, signed, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,8 @@ def write(report: Report, console: Console) -> None:
     console.print(Text(f"What if: {visible(', '.join(report.given))}", style="bold"), soft_wrap=True)
     console.print(Text(report.axis_says), soft_wrap=True)
     console.print(
-        f"{report.tickets:,} tickets opened {_period(report)}, as of {_at(report.as_of)};"
+        f"{report.tickets:,} ticket{'' if report.tickets == 1 else 's'} opened {_period(report)},"
+        f" as of {_at(report.as_of)};"
         f" on {report.tickets_changed:,} of them a promise stands otherwise.",
         soft_wrap=True,
     )
@@ -40,7 +41,8 @@ def write(report: Report, console: Console) -> None:
     _times(console, report.promises)
     for grouping in GROUPS:
         lines = report.by.get(grouping, ())
-        rows = [((visible(group_name(grouping, one, report.names)), metric_name(one.metric)), one) for one in lines]
+        named = by_name(grouping, lines, report.names)
+        rows = [((visible(group), metric_name(line.metric)), line) for group, line in named]
         console.print(f"\nBy {grouping}")
         _table(console, grouping, rows)
     console.print()
@@ -62,7 +64,7 @@ def _table(console: Console, first: str, rows: Sequence[tuple[tuple[str, ...], L
     table = Table(box=None, pad_edge=False)
     table.add_column(first, overflow="fold")
     if rows and len(rows[0][0]) > 1:
-        table.add_column("metric")
+        table.add_column("metric", no_wrap=True)
     for heading in ("then met", "broken", "running", "given met", "broken", "running", "worse", "better", "change"):
         table.add_column(heading, justify="right")
     table.add_column("share broken", justify="right")
