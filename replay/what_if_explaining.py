@@ -75,10 +75,20 @@ def _side(clock: Clock | None, side: what_if.Side, now: int) -> Side:
 
 
 def _lines(clock: Clock, side: what_if.Side, now: int) -> list[str]:
-    """Give the arithmetic line by line; what somebody goes by is said already, with what of it is given."""
-    said = explain(clock, side.levels, instant(now))
-    lines = [line.text for line in said if line.kind is not LineKind.TERMS]
+    """Give the arithmetic up to the deadline line by line, and what became of it.
+
+    What somebody goes by is said already, with what of it is given; how far beyond a deadline a clock ran is its last line.
+    """
+    lines = []
+    due = False
+    for line in explain(clock, side.levels, instant(now)):
+        if line.kind is not LineKind.TERMS and not (due and line.kind in _STRETCHES):
+            lines.append(line.text)
+        due = due or line.kind is LineKind.DUE
     if len(lines) <= MOST_LINES:
         return lines
     half = MOST_LINES // 2
     return [*lines[:half], f"… {len(lines) - 2 * half} lines more …", *lines[-half:]]
+
+
+_STRETCHES: Final = frozenset({LineKind.COUNTED, LineKind.AHEAD, LineKind.STOOD_STILL})

@@ -231,6 +231,7 @@ def _side(heading: str, side: Side) -> str:
     if side.due_at is not None:
         facts += f"<p>due {_instant(side.due_at)}"
         facts += f", fulfilled {_instant(side.ended_at)}" if side.ended_at is not None else ""
-        facts += f", used {span(side.used_seconds)}</p>"
+        facts += f", used {span(side.used_seconds)}" if side.used_seconds is not None else ""
+        facts += "</p>"
     lines = "".join(f"<li>{on_page(line)}</li>" for line in side.explanation)
     return f"<div>{facts}{f'<ul>{lines}</ul>' if lines else ''}</div>"
