@@ -261,13 +261,13 @@ class Course:
             elif run.paused is not None:
                 run.resume(at)
 
-    def take_terms(self, terms: ticket_timeline.Terms, at: int) -> None:
+    def take_terms(self, terms: ticket_timeline.Terms | None, at: int) -> None:
         """Let the ticket go by other terms from now on, without starting anything anew."""
         self.terms = terms
         named = sla_terms(terms)
         self.promises = promises_of(self.levels.policy(named))
         before = self.calendars[-1][1]
-        if (None if before is None else before.calendar) == terms[2]:
+        if (before and before.calendar) == (named and named.calendar):
             # A later version of the same calendar says itself from which date on it counts.
             self.calendars = (*self.calendars[:-1], (self.calendars[-1][0], named))
         else:

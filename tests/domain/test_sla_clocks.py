@@ -6,12 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from domain.customer_events import Tier
 from domain.event import Role
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK
 from domain.sla_clocks import ClockState, falls_due, percent, remaining, used
 from domain.sla_terms import Metric
 from domain.spans import instant
+from domain.ticket_timeline import TIER
 from tests.domain.scenario import NOON
 from tests.domain.sla_story import BY_AGENT, BY_IMPORT, Story, in_minutes, minutes
 
@@ -42,6 +44,12 @@ def test_a_running_clock_is_active_up_to_the_due_instant() -> None:
 
 def test_what_is_not_promised_does_not_apply() -> None:
     assert Story().state(Metric.OWNERSHIP, 0) is ClockState.NOT_APPLICABLE
+
+
+def test_another_tier_changes_nothing_where_a_desk_has_no_policies() -> None:
+    story = Story().do("choose_terms", 30, book=EMPTY_BOOK, tier=Tier.GOLD)
+    assert story.timeline.latest(TIER) == "gold"
+    assert [clock.due for clock in story.clocks().values()] == [clock.due for clock in Story().clocks().values()]
 
 
 def test_a_ticket_that_an_agent_opened_has_no_reply_clock_until_the_customer_writes() -> None:
