@@ -12,8 +12,7 @@ from domain.calendar import HolidaySet, Weekday
 from domain.wall_hours import FIRST_YEAR, LAST_YEAR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import date
+    from collections.abc import Callable
 
 Year = Annotated[int, Field(ge=FIRST_YEAR, lt=LAST_YEAR, strict=True)]
 MOST_YEARS: Final = 50
@@ -50,8 +49,6 @@ def holiday_set(choice: HolidayChoice) -> HolidaySet:
         # The language is always named: left out, it depends on the machine's.
         language = choice.language or look_up(years=years[0]).default_language
         found = look_up(years=years, language=language)
-        # A day that is worked at the end of December may belong to a holiday of January.
-        working = look_up(years=[*years, years[-1] + 1], language=language).weekend_workdays
     except NotImplementedError as error:
         raise ValueError(_unknown(source.list_supported_countries(), choice, error)) from None
     if language not in {None, *found.supported_languages, found.default_language}:
@@ -63,7 +60,7 @@ def holiday_set(choice: HolidayChoice) -> HolidaySet:
         source=f"holidays {source.__version__}",
         years=tuple(years),
         closed=dict(sorted(found.items())),
-        working=_of_years(working, years),
+        working=tuple(sorted(on for on in found.weekend_workdays if on.year in years)),
         working_as=choice.working_as,
     )
 
@@ -84,10 +81,6 @@ Holidays = Annotated[
     HolidaySet | None, BeforeValidator(looked_up, json_schema_input_type=HolidayChoice | HolidaySet | None)
 ]
 """What somebody says of a calendar's holidays: whose they are, to be looked up, or the dates themselves."""
-
-
-def _of_years(dates: set[date], years: Sequence[int]) -> tuple[date, ...]:
-    return tuple(sorted(on for on in dates if on.year in years))
 
 
 def _unknown(countries: dict[str, list[str]], choice: HolidayChoice, error: Exception) -> str:

@@ -102,7 +102,9 @@ def _pauses_by_the_wall(case: Deadline) -> Answers:
         if begin < unpaused + paused:
             paused += end - begin
     due = unpaused + paused
-    return {due, hours.next_opening_us(due), time_deadline(hours, paused, unpaused, [])}
+    # Only what falls into closed time is moved out of it; the closing instant is another ruling's.
+    moved = due if hours.last_closing_us(due) == due else hours.next_opening_us(due)
+    return {due, moved, time_deadline(hours, paused, unpaused, [])}
 
 
 def _pauses_end_with_the_target(case: Deadline) -> Answers:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from domain.business_time import ALWAYS_OPEN, Hours
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pure
 
 DAYS = 7
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MICROSECOND = timedelta(microseconds=1)
 # Zones and the dates around which their clocks did something: forward, backward, at midnight, by half an hour, by less, by a
 # whole day, or by a decision for one year.
@@ -89,7 +90,7 @@ def midnight(on: date) -> datetime:
     return datetime(on.year, on.month, on.day, tzinfo=UTC)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(UNHURRIED, max_examples=50)
 @given(calendars(), st.data())
 def test_business_time_is_what_a_clock_on_the_wall_shows_second_by_second(
     drawn: tuple[CalendarTerms, date], data: st.DataObject
@@ -138,7 +139,7 @@ SPANS = st.one_of(
 CALENDARS = calendars().map(lambda drawn: drawn[0]).filter(lambda terms: any(terms.hours.values()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(UNHURRIED, max_examples=60)
 @given(CALENDARS, INSTANTS, SPANS)
 def test_adding_and_counting_undo_each_other(terms: CalendarTerms, at: datetime, span: timedelta) -> None:
     hours = Hours.of([terms])
@@ -157,7 +158,7 @@ def test_adding_and_counting_undo_each_other(terms: CalendarTerms, at: datetime,
         assert hours.add(due, -span) == at
 
 
-@settings(max_examples=60, deadline=None)
+@settings(UNHURRIED, max_examples=60)
 @given(CALENDARS, INSTANTS, SPANS, SPANS)
 def test_time_may_be_added_in_parts(terms: CalendarTerms, at: datetime, one: timedelta, other: timedelta) -> None:
     hours = Hours.of([terms])
@@ -166,7 +167,7 @@ def test_time_may_be_added_in_parts(terms: CalendarTerms, at: datetime, one: tim
     assert hours.add(hours.add(at, timedelta()), one) == hours.add(at, one)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(UNHURRIED, max_examples=60)
 @given(CALENDARS, INSTANTS, INSTANTS, INSTANTS, SPANS)
 def test_who_starts_later_or_has_more_time_is_never_due_sooner(
     terms: CalendarTerms, first: datetime, second: datetime, third: datetime, span: timedelta
@@ -197,7 +198,7 @@ def utc(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(UNHURRIED, max_examples=60)
 @given(
     st.lists(
         st.tuples(
@@ -354,7 +355,7 @@ def works(terms: CalendarTerms, on: date) -> bool:
     return False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(UNHURRIED, max_examples=60)
 @given(CALENDARS, INSTANTS, st.integers(1, 40), st.sampled_from((1, -1)))
 def test_working_days_are_counted_one_by_one(terms: CalendarTerms, at: datetime, days: int, step: int) -> None:
     terms = terms.model_copy(update={"breaks": {}})
