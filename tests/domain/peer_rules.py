@@ -238,8 +238,8 @@ PEER_RULES: Final = (
     PeerRule("pauses-shift", deadline=_pauses_by_the_wall),
     PeerRule("pauses-shift", deadline=_pauses_end_with_the_target),
     PeerRule("first-reply-pauses", deadline=_first_reply_never_pauses),
-    PeerRule("days-keep-the-clock", deadline=_days_begin_with_the_opening),
     PeerRule("working-days", deadline=_days_by_the_week),
+    PeerRule("days-keep-the-clock", deadline=_days_begin_with_the_opening),
     PeerRule("nights", deadline=_nights_end_at_holidays, elapsed=_nights_end_at_holidays_elapsed),
     PeerRule("gaps-and-repeats", deadline=_other_clocks, elapsed=_other_clocks_elapsed),
 )
