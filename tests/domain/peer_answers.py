@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.sla_counting import counted, day_deadline, time_deadline
@@ -112,18 +113,29 @@ def read_case(case: Case, calendars: dict[str, Any]) -> Deadline | Elapsed:
     if case["kind"] in ELAPSED:
         end = instant_us(case["end"], case.get("timezone"))
         return Elapsed(schedules, start, end, pauses(case, start), amount_us(case, "target"))
-    span, days = amount_us(case, "target"), case.get("target_business_days")
+    span, days = amount_us(case, "target"), _whole_days(case.get("target_business_days"))
+    if span is None and days is None:
+        message = "no target of a unit that is known"
+        raise ValueError(message)
     backwards = case.get("direction") == "before" or (span or 0) < 0 or (days or 0) < 0
     return Deadline(
         schedules[0][1],
         start,
         None if span is None else abs(span),
-        None if days is None else abs(int(days)),
+        None if days is None else abs(days),
         backwards,
         bool(case.get("end_of_working_day")),
         pauses(case, None if backwards else start),
         str(case.get("metric", "")),
     )
+
+
+def _whole_days(said: float | str | None) -> int | None:
+    days = None if said is None else Decimal(str(said))
+    if days is not None and days % 1:
+        message = f"{said} is no number of whole days"
+        raise ValueError(message)
+    return None if days is None else int(days)
 
 
 def _schedule(case: Case, calendars: dict[str, Any]) -> Schedule:
@@ -179,10 +191,14 @@ def read_vector(vector: Case, document: dict[str, Any]) -> Deadline | Elapsed:
     if vector["kind"] == "business_seconds_between":
         start, end = instant_us(vector["start"]), instant_us(vector["end"])
         return Elapsed([(-FOREVER, found)], start, end, pauses(vector, start), None)
-    start, amount, unit = instant_us(vector["at"]), vector["amount"], vector.get("unit", "seconds").removesuffix("s")
+    start, unit = instant_us(vector["at"]), vector.get("unit", "seconds").removesuffix("s")
+    amount = Decimal(str(vector["amount"]))
     backwards = (vector.get("direction", "after") == "before") != (amount < 0)
-    days = int(abs(amount)) if unit == "day" else None
+    days = _whole_days(str(abs(amount))) if unit == "day" else None
     span = None if unit == "day" else amount_us({f"target_{unit}s": abs(amount)}, "target")
+    if days is None and span is None:
+        message = f"{vector['unit']!r} is no unit that is known"
+        raise ValueError(message)
     return Deadline(
         found,
         start,

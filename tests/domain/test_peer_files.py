@@ -215,24 +215,69 @@ def test_a_local_time_told_in_words_is_compared_where_all_of_it_is_named() -> No
     assert local_time({"given": "sometime in spring", "expected": "an hour later"}) is None
 
 
-def test_other_files_are_run_and_tallied(tmp_path: Path) -> None:
-    right = {**MONDAY, "id": "right", "target_minutes": 60, "expected_due": "2026-01-05T11:00:00Z"}
+RIGHT = {**MONDAY, "id": "right", "target_minutes": 60, "expected_due": "2026-01-05T11:00:00Z"}
+TOOK = {**MONDAY, "kind": "elapsed_business_time", "end": "2026-01-05T10:01:10.5Z"}
+
+
+def run(tmp_path: Path, cases: list[Any], vectors: list[Any]) -> str:
+    """Run the cases of other files in a process of its own, and give what it prints; some of them fail."""
     peers = tmp_path / "cases.json"
-    cases = [
-        right,
-        {**right, "id": "rolled", "target_minutes": 420, "expected_due": "2026-01-06T09:00:00Z"},
-        {**right, "id": "wrong", "expected_due": "2026-01-05T11:00:01Z"},
-        {"id": "told", "kind": "state_rule", "given": "a full moon", "expected": "a howl"},
-    ]
     peers.write_text(json.dumps({"calendars": CALENDARS, "cases": cases}), encoding="utf-8")
-    vectors = tmp_path / "vectors.json"
-    vectors.write_text(json.dumps({"vectors": []}), encoding="utf-8")
-    environment = os.environ | {"SLA_PEER_CASES": str(peers), "BUSINESS_TIME_VECTORS": str(vectors)}
+    others = tmp_path / "vectors.json"
+    others.write_text(json.dumps({"default_schedule": {"hours": WEEK}, "vectors": vectors}), encoding="utf-8")
+    environment = os.environ | {"SLA_PEER_CASES": str(peers), "BUSINESS_TIME_VECTORS": str(others)}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/domain/test_sla_peers.py"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout
-    assert f"SLA_PEER_CASES ({peers}): 1 agreed, 1 excepted, 1 unmapped" in done.stdout
-    assert "excepted by closing-instant: rolled" in done.stdout
-    assert "unmapped: told" in done.stdout
-    assert done.stdout.count("FAILED") == 1
-    assert "deadline:wrong" in done.stdout
+    return done.stdout
+
+
+def test_other_files_are_run_and_tallied(tmp_path: Path) -> None:
+    cases = [
+        RIGHT,
+        {**RIGHT, "id": "rolled", "target_minutes": 420, "expected_due": "2026-01-06T09:00:00Z"},
+        {**RIGHT, "id": "wrong", "expected_due": "2026-01-05T11:00:01Z"},
+        {"id": "told", "kind": "state_rule", "given": "a full moon", "expected": "a howl"},
+    ]
+    printed = run(tmp_path, cases, [])
+    assert f"SLA_PEER_CASES ({tmp_path / 'cases.json'}): 1 agreed, 1 excepted, 1 unmapped" in printed
+    assert "excepted by closing-instant: rolled" in printed
+    assert "unmapped: told" in printed
+    assert printed.count("FAILED") == 1
+    assert "deadline:wrong" in printed
+
+
+def test_a_case_that_cannot_be_read_is_reported_and_the_others_are_run(tmp_path: Path) -> None:
+    broken = [
+        "no case",
+        None,
+        {"id": "no kind"},
+        {**RIGHT, "id": "a", "calendar": "unknown"},
+        {**RIGHT, "id": "b", "timezone": "Mars/Base"},
+        {**RIGHT, "id": "c", "start": None},
+        {**RIGHT, "id": "d", "target_minutes": None},
+        {**RIGHT, "id": "e", "calendar": {"hours": {"mon": [["25:00", "26:00"]]}}},
+        {**RIGHT, "id": "f", "target_minutes": None, "target_business_days": 1.5},
+    ]
+    vectors = [
+        {"id": "weeks", "kind": "add_business_time", "at": "2026-01-05T10:00:00Z", "amount": 1, "unit": "weeks"},
+        {"id": "none", "kind": "next_opening", "at": "2026-01-05T10:00:00Z"},
+        5,
+    ]
+    rounded = [
+        {**TOOK, "id": "rounded", "expected_minutes": 1.18},
+        {**TOOK, "id": "not rounded", "expected_minutes": 1.17},
+    ]
+    printed = run(tmp_path, [*broken, RIGHT, *rounded], vectors)
+    assert f"SLA_PEER_CASES ({tmp_path / 'cases.json'}): 2 agreed, 0 excepted, 0 unmapped" in printed
+    assert "unmapped: none" in printed
+    assert printed.count("FAILED") == len(broken) + 3
+    assert "no case, since it has no kind: None" in printed
+    for reason in (
+        "KeyError('unknown')",
+        "Mars/Base",
+        "'25:00' is no time of a day",
+        "'weeks' is no unit",
+        "1.5 is no",
+    ):
+        assert reason in printed
