@@ -54,7 +54,7 @@ async def test_every_change_of_every_event_is_there_with_its_circumstances(alpha
         (one.position, one.actor_id, one.role, one.channel, one.occurred_at, one.reason, one.field, one.old, one.new)
         for one in found
     ]
-    assert {one.kind for one in found} == {"ticket", "customer", "agent", "team"}
+    assert {one.kind for one in found} == {"ticket", "customer", "agent", "team", "service_levels"}
     assert found == (await all_changes(alpha, AuditFilter(), sort="newest"))[::-1]
     assert await all_changes(beta, AuditFilter()) == []
 
