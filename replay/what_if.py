@@ -70,6 +70,7 @@ async def what_if(
             async for rows in stretches(workspace, which, snapshot, place, number):
                 mine.take(rows)
                 say(mine.tally.tickets)
+            mine.tally.settle()
             say(mine.tally)
 
         try:

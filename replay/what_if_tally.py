@@ -71,8 +71,13 @@ class Tally:
         elif kept and flip[:4] > kept[0][:4]:
             heapq.heapreplace(kept, flip)
 
+    def settle(self) -> None:
+        """Put the times used in order, so that whoever merges tallies has runs in order to merge."""
+        for key, (then, given) in self.used.items():
+            self.used[key] = (array("q", sorted(then)), array("q", sorted(given)))
+
     def merge(self, other: Tally) -> None:
-        """Take over what another process has counted."""
+        """Take over what another process has counted, which stays as it is."""
         self.tickets += other.tickets
         self.changed += other.changed
         self.counts.update(other.counts)
@@ -80,6 +85,7 @@ class Tally:
             mine = self.used.setdefault(key, (array("q"), array("q")))
             mine[0].extend(then)
             mine[1].extend(given)
+        self.settle()
         for direction, flips in other.flips.items():
             for flip in flips:
                 self.keep(direction, flip)

@@ -164,6 +164,17 @@ def test_a_change_of_the_ticket_chooses_anew_on_the_side_of_what_is_given() -> N
         assert due(would, ticket) == THURSDAY + timedelta(hours=1)
 
 
+def test_a_change_that_chooses_the_same_policy_leaves_the_calendar_as_it_was_known_when_that_was_chosen() -> None:
+    lowered: Fact = (microseconds(THURSDAY + timedelta(days=5)), PRIORITY, "low")
+    ticket = opened(THURSDAY, ("all", 1, None, None), lowered)
+    policies = given(no_others=True, all=policy(4), quick=policy(1, order=1, priorities=(Priority.URGENT,)))
+    _, would = sides(AS_KNOWN, LATE, policies)
+    assert would.of(ticket).terms == ("all", 0, "office", 1)
+    assert would.of(ticket).facts == (lowered,)
+    raised: Fact = (lowered[0], PRIORITY, "urgent")
+    assert would.of(opened(THURSDAY, None, raised)).facts == (raised, (raised[0], TERMS, ("quick", 0, "office", 2)))
+
+
 def test_a_promise_that_was_kept_is_judged_by_what_applied_when_it_was() -> None:
     replied: Fact = (microseconds(THURSDAY) + HOUR, PUBLIC_REPLY, None)
     raised: Fact = (microseconds(THURSDAY) + 2 * HOUR, PRIORITY, "urgent")
