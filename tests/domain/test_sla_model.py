@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.business_time import Hours
 from domain.calendar import CalendarTerms
 from domain.event import Rejected
 from domain.priority import Priority
@@ -18,7 +19,7 @@ from domain.service_levels import EMPTY_BOOK, Book
 from domain.sla_announcements import announcements, next_at
 from domain.sla_clocks import METRICS, clocks, used
 from domain.sla_policy import SETTLED_METRICS, Match, PolicyTerms, Step, Target, Unit
-from domain.sla_terms import Metric
+from domain.sla_terms import Metric, SlaTerms
 from domain.status import Status
 from domain.ticket_breach_events import SlaBreached
 from domain.ticket_events import CustomerMessageReceived, Opened, Replied
@@ -133,7 +134,7 @@ def whole(ticks: float | None) -> int | None:
 Office = tuple[CalendarTerms, frozenset[tuple[int, int]]]
 
 
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=150)
 @given(
     st.tuples(calendars(), calendars()), st.tuples(policies, policies), happenings, st.booleans(), st.integers(0, 60)
 )
@@ -212,6 +213,40 @@ def test_a_move_that_is_learnt_late_ends_where_the_ticket_is(told: list[tuple[in
     assert story.timeline.latest("p") == story.ticket.priority
     assert story.timeline.latest("t") == (None if story.ticket.team_id is None else str(story.ticket.team_id))
     assert [fact[0] for fact in story.timeline.facts] == sorted(fact[0] for fact in story.timeline.facts)
+
+
+@settings(deadline=None, max_examples=100)
+@given(calendars(), policies, happenings)
+def test_the_deadline_of_a_breach_can_be_worked_out_again_from_its_event_alone(
+    office: Office, policy: PolicyTerms, told: list[tuple[int, str]]
+) -> None:
+    book = EMPTY_BOOK.with_calendar("office", office[0]).with_policy("gold", policy)
+    story = Story(book=book)
+    tell(story, told)
+    announce_all(story, 99 * TICKS_A_DAY)
+    hours = Hours.of([office[0]])
+    for event in story.events:
+        if isinstance(event, SlaBreached):
+            assert event.target is not None
+            assert (event.timestamp, event.manual, event.calendars) == (event.due_at, False, ())
+            assert event.terms == SlaTerms(policy="gold", policy_version=1, calendar="office", calendar_version=1)
+            allowed = timedelta(seconds=event.target.amount)
+            used_by_then = sum(
+                (
+                    end - start if event.target.unit is Unit.CALENDAR else hours.between(start, end)
+                    for start, end in stretches_of(event)
+                ),
+                timedelta(),
+            )
+            assert used_by_then == allowed
+
+
+def stretches_of(event: SlaBreached) -> list[tuple[datetime, datetime]]:
+    edges = [event.started_at]
+    for pause in event.pauses:
+        edges += [pause.from_at, pause.until_at]
+    edges.append(event.due_at)
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 STEPS = (Step(offset_seconds=-1200, action="remind"), Step(offset_seconds=1800, action="notify", note="late"))
