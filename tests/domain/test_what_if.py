@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import given as supposing
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from domain.calendar import CalendarTerms, Window
@@ -244,7 +244,7 @@ DESK = (
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @supposing(FACTS, st.sampled_from(Priority), st.integers(0, 400))
 def test_the_policies_that_there_are_change_nothing(told: list[Any], priority: Priority, hours: int) -> None:
     at = microseconds(THURSDAY) + hours * HOUR
@@ -276,7 +276,7 @@ def test_the_policies_that_there_are_change_nothing(told: list[Any], priority: P
                 assert found == [one[:-1] for one in as_it_was]
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @supposing(
     told=FACTS,
     priority=st.sampled_from(Priority),
