@@ -49,17 +49,18 @@ async def what_if(
     """
     began = time.perf_counter()
     as_of = asked.as_of_or(now)
-    then, given = sides(asked.axis, await known_books(workspace), asked.given)
     which = Which(asked.opened_from, asked.opened_to, asked.team_ids)
     tiers = await directory.higher_tiers(workspace)
     number = processors() if workers is None else workers
     said: list[int | Tally] = [0] * number
 
-    def comparison() -> Comparison:
-        usual = None if tiers is None else Tier.STANDARD.value
-        return Comparison(then, given, microseconds(as_of), tiers or {}, usual, asked.flips)
-
     async with snapshot_of(workspace, which) as snapshot:
+        # Not before: a ticket may name what was adopted last.
+        then, given = sides(asked.axis, await known_books(workspace), asked.given)
+
+        def comparison() -> Comparison:
+            usual = None if tiers is None else Tier.STANDARD.value
+            return Comparison(then, given, microseconds(as_of), tiers or {}, usual, asked.flips)
 
         def tell(now: list[int | Tally]) -> None:
             said[:] = now

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections import Counter
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -29,17 +30,18 @@ from domain.what_if import Axis
 from projections import directory, ticket_queue
 from projections.bookkeeping import ViewsNotReady
 from projections.runner import Runner
+from replay import what_if as what_if_module
 from replay import what_if_scan
 from replay.what_if import WhatIfStopped, what_if
 from replay.what_if_asked import Asked, GivenCalendar, GivenPolicy
 from replay.what_if_comparing import Comparison
 from replay.what_if_report import Outcome
-from replay.what_if_scan import Which, reading, snapshot_of
+from replay.what_if_scan import Snapshot, Which, reading, snapshot_of
 from storage.codec import decode
 from tests.projections.desk_days import DeskDays, record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from domain.sla_clocks import Clock
     from domain.sla_counting import Levels
@@ -468,6 +470,23 @@ async def test_the_policies_that_there_are_change_nothing(alpha: Workspace) -> N
             assert (report.tickets, report.tickets_changed) == (1, 0)
             assert report.promises[0].then == report.promises[0].given
             assert report.promises[0].used_then == report.promises[0].used_given
+
+
+async def test_what_is_adopted_just_before_the_tickets_are_read_is_known(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = what_if_scan.snapshot_of
+
+    @asynccontextmanager
+    async def late(workspace: Workspace, which: Which) -> AsyncIterator[Snapshot]:
+        await record(alpha, holiday_entered_late(datetime(2026, 4, 30, 15, tzinfo=UTC)))
+        await caught_up(alpha)
+        async with looked(workspace, which) as snapshot:
+            yield snapshot
+
+    monkeypatch.setattr(what_if_module, "snapshot_of", late)
+    report = await what_if(alpha, Asked(policies=(EASY,)), now=NOW)
+    assert (report.tickets, report.promises[0].then.promised) == (1, 1)
 
 
 async def test_nothing_can_be_changed_by_what_reads(alpha: Workspace) -> None:
