@@ -7,14 +7,15 @@ import logging
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from api.timer_walk import Walk
 from commands.timer import rollout
 from commands.timer.noticing import Noticing
 from domain.service_levels import SERVICE_LEVELS_ID
 from projections.bookkeeping import ViewsNotReady
 from projections.runner import is_passing
-from projections.timetable import Entry, Timetable
+from projections.timetable import Timetable
 from storage.append import LogUnavailable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from commands.timer.noticing import Batch, Noticed
-    from projections.timetable import Outlook
+    from projections.timetable import Entry, Outlook
     from storage.database import Workspace
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ BATCH_TICKETS: Final = 250
 BATCH_EVENTS: Final = 10_000  # read at once; a ticket with more is looked at alone
 WORKSPACES_AT_ONCE: Final = 4
 ATTEMPTS: Final = 5  # at tickets that others are at, before they are left for the next round
-AGAIN: Final = timedelta(minutes=1)  # when a ticket is looked at again that should have had something due, and had not
-REMEMBERED: Final = 200_000  # tickets
 
 
 class Timer:
@@ -97,17 +96,6 @@ class Timer:
         )
 
 
-class _Seen(NamedTuple):
-    """Up to which version a ticket was looked at, and when that is worth doing again."""
-
-    version: int
-    not_before: datetime | None
-
-    def waits(self, entry: Entry, until: datetime) -> bool:
-        """Tell whether a ticket that the view gives need not be looked at: the view is behind, or there was nothing."""
-        return entry.version <= self.version and (self.not_before is None or self.not_before > until)
-
-
 class Keeper:
     """Sees to one workspace. What it remembers only saves work."""
 
@@ -115,8 +103,7 @@ class Keeper:
         self._workspace = workspace
         self._timetable = timetable
         self._noticing = Noticing(workspace)
-        self._after: Entry | None = None  # where the walk through what is due has got to
-        self._seen: dict[UUID, _Seen] = {}
+        self._walk = Walk(workspace, timetable)
 
     async def work(self, until: datetime, now: datetime, outlook: Outlook) -> bool:
         """See to what has fallen due by an instant, and to what was adopted; tells whether there is more to do."""
@@ -124,18 +111,17 @@ class Keeper:
         carried = outlook.carried
         to_carry = outlook.adopted > carried
         to_walk = outlook.next_at is not None and outlook.next_at <= until
+        self._walk.begin()
         under_way: Batch | None = None
         try:
             while (to_walk or to_carry) and time.monotonic() < ends_at:
                 if to_walk:
-                    entries = await self._next(until)
-                    to_walk = self._after is not None
-                    for part in _parts(entries):
+                    entries = await self._walk.next(until)
+                    to_walk = entries is not None
+                    for part in _parts(entries or ()):
                         # The server records one batch while another is decided here.
-                        before, under_way = (
-                            under_way,
-                            await self._noticing.notice(part, until, now=now, carried=carried),
-                        )
+                        before = under_way
+                        under_way = await self._noticing.notice(part, until, now=now, carried=carried)
                         await self._settle(before, until)
                 if to_carry:
                     to_carry = await self._carry_on(until, now, carried)
@@ -143,25 +129,10 @@ class Keeper:
             await self._settle(under_way, until)
         return to_walk or to_carry
 
-    async def _next(self, until: datetime) -> list[Entry]:
-        """Walk on through what is due: give the next tickets to be looked at."""
-        entries = await self._timetable.due(self._workspace, until, after=self._after, limit=BATCH_TICKETS)
-        self._after = entries[-1] if len(entries) == BATCH_TICKETS else None
-        if self._after is None and len(self._seen) > REMEMBERED:
-            self._seen.clear()
-        return [
-            entry
-            for entry in entries
-            if (seen := self._seen.get(entry.ticket_id)) is None or not seen.waits(entry, until)
-        ]
-
     async def _settle(self, batch: Batch | None, until: datetime) -> list[Noticed]:
         """Wait until a batch is recorded, and remember what was seen."""
         found = [] if batch is None else await batch.settled()
-        for one in found:
-            if not one.conflict:
-                again = until + AGAIN if one.next_at is not None and one.next_at <= until else one.next_at
-                self._seen[one.ticket_id] = _Seen(one.version, again)
+        self._walk.note(found, until)
         return found
 
     async def _carry_on(self, until: datetime, now: datetime, carried: int) -> bool:

@@ -34,7 +34,7 @@ DECIDED_AT_ONCE: Final = 10  # tickets, some milliseconds; then others of this p
 class Noticed(NamedTuple):
     """What came of a look at a ticket.
 
-    `version` is its stream's afterwards, `next_at` when it is worth looking again. In a `conflict` somebody else was
+    `version` is its stream's afterwards, `next_at` when it is worth looking again where there were no events. In a `conflict` somebody else was
     first, and it has been left as it was.
     """
 

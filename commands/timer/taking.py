@@ -9,7 +9,7 @@ from commands.timer.steps import by_the_desk, take_step
 from domain.event import Act
 from domain.service_levels import SERVICE_LEVELS_ID
 from domain.sla_announcements import announcements, next_at
-from domain.sla_clocks import FINISHED, Clock, clocks
+from domain.sla_clocks import FINISHED, clocks
 from domain.sla_moves import move_on, pending
 from domain.spans import microseconds
 from domain.status import Status
@@ -17,7 +17,6 @@ from domain.ticket_breach_events import SlaBreached, SlaEscalated
 from domain.ticket_timeline import after, step_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from commands.desk import Desk
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from domain.event import Event
     from domain.sla_announcements import Announcement
     from domain.ticket_events import TicketEvent
-    from domain.ticket_timeline import Timeline
 
 WOKEN: Final = "The time that this ticket was to wait until has come."
 
@@ -40,7 +38,10 @@ class Moment(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Events to be recorded together, what they were decided on, the ticket's version then, and when to look again."""
+    """Events to be recorded together, what they were decided on, and the ticket's version then.
+
+    Without events, `next_at` is when to look again; with some, the queue says so when it has them.
+    """
 
     events: list[Event]
     guards: dict[UUID, int]
@@ -67,30 +68,22 @@ async def take(desk: Desk, look: Look, levels: Levels, moment: Moment) -> Taken:
     if ticket.status is Status.PENDING and not silent and ticket.wake_at is not None and ticket.wake_at <= moment.until:
         by = by_the_desk(uuid5(ticket.id, f"wake {microseconds(ticket.wake_at)}"))
         ticket.resume(act=Act(ticket.wake_at, by, WOKEN))
-    timeline = _with(timeline, ticket.pending_events)  # type: ignore[arg-type]
-    found: tuple[Clock, ...] | None = clocks(timeline, levels.book)
-    said = announcements(timeline, levels.book, moment.until, found)
-    seen = len(ticket.pending_events)
-    for one in said:
+    for event in ticket.pending_events:
+        timeline = after(timeline, cast("TicketEvent", event))
+    found = clocks(timeline, levels.book)
+    for one in announcements(timeline, levels.book, moment.until, found):
         clock_id = uuid5(ticket.id, f"{one.fields['metric']} {one.fields['serial']}")
         command_id, cause = _ids(clock_id, one)
         by = by_the_desk(command_id, cause=cause, correlation=clock_id)
         ticket.record(one.event_class, Act(one.at, by), requester_id=ticket.requester_id, **one.fields)
         if one.step is not None and one.event_class is SlaEscalated:
             await take_step(desk, ticket, one, by, guards, moment)
-            found = None
-    timeline = _with(timeline, ticket.pending_events[seen:])  # type: ignore[arg-type]
-    again = None if silent else next_at(timeline, levels.book, found)
-    if ticket.status is Status.PENDING and not silent and ticket.wake_at is not None:
-        again = ticket.wake_at if again is None else min(again, ticket.wake_at)
     events = cast("list[Event]", list(ticket.collect_events()))
+    again = None
+    if not events and not silent:
+        instants = next_at(timeline, levels.book, found), ticket.wake_at
+        again = min((at for at in instants if at is not None), default=None)
     return Taken(events, guards, ticket.version, again, moved)
-
-
-def _with(timeline: Timeline, events: Iterable[TicketEvent]) -> Timeline:
-    for event in events:
-        timeline = after(timeline, event)
-    return timeline
 
 
 def _ids(clock_id: UUID, one: Announcement) -> tuple[UUID, UUID | None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from api import timer as timing
+from api import timer_walk
 from api.timer import Timer
 from api.timer_standing import TimerStanding
 from commands.timer.rollout import rollout
@@ -88,7 +89,7 @@ async def test_what_falls_due_is_noticed_when_its_time_has_come_and_not_before(a
 async def test_waits_and_deadlines_of_many_tickets_are_seen_to_in_one_walk(
     alpha: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timing, "BATCH_TICKETS", 7)
+    monkeypatch.setattr(timer_walk, "PAGE_TICKETS", 7)
     desk = await TimedDesk.at(alpha)
     await desk.adopt(replies_within(60))
     tickets = await opened(desk, 30)
@@ -108,6 +109,7 @@ async def test_a_wait_that_is_set_anew_is_seen_to_when_it_ends_now(alpha: Worksp
     sooner, later = await desk.ticket(), await desk.ticket()
     for ticket, first, second in ((sooner, 500, 100), (later, 100, 500)):
         await desk.happen(ticket, lambda act, t=ticket, at=first: t.set_pending(wake_at=minutes(at), act=act), 10)
+        await follow(alpha)
         await desk.happen(ticket, lambda act, t=ticket, at=second: t.set_pending(wake_at=minutes(at), act=act), 20)
     await rounds(Timer(lambda: [alpha], Clock(200)), alpha)
     assert await desk.told(sooner) == [("resumed", 100)]
@@ -146,6 +148,29 @@ async def test_a_queue_that_is_behind_makes_no_ticket_be_looked_at_again(
     await rounds(timer, alpha)
     assert looked == []
     assert await every_one(desk, tickets) == Counter([(("sla_breached", 60 + number / 60),) for number in range(5)])
+
+
+async def test_what_falls_due_next_does_not_wait_for_a_queue_that_is_behind(
+    alpha: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timer_walk, "PAGE_TICKETS", 2)
+    monkeypatch.setattr(timer_walk, "IDLE_PAGES", 1)
+    desk = await TimedDesk.at(alpha)
+    await desk.adopt(replies_within(60))
+    tickets = await opened(desk, 20)
+    next_one = await desk.ticket(at=30)
+    await follow(alpha)
+    clock = Clock(61)
+    timer = Timer(lambda: [alpha], clock)
+    await timer.round()
+    clock.at = 91
+    await timer.round()
+    assert await every_one(desk, tickets) == Counter([(("sla_breached", 60 + number / 60),) for number in range(20)])
+    assert await desk.told(next_one) == [("sla_breached", 90)]
+    await desk.reply(tickets[7], 59)  # learnt late, which falls due in the past
+    for _ in range(12):
+        await rounds(timer, alpha, 1)
+    assert await desk.told(tickets[7]) == [("sla_breached", 60 + 7 / 60), ("sla_breach_withdrawn", 91)]
 
 
 async def test_the_timer_keeps_to_the_workspaces_that_are_its_own(alpha: Workspace, beta: Workspace) -> None:
@@ -225,6 +250,18 @@ async def test_a_walk_that_was_interrupted_is_gone_on_with_by_whoever_is_the_tim
     assert {4, 8, 10} <= set(seen)
     assert await every_one(desk, tickets) == {(("sla_terms_changed", 30),): 10}
     assert (await rollout(alpha)).done_upto == 2
+
+
+async def test_a_walk_begins_when_the_queue_has_all_tickets_from_before_the_adoption(alpha: Workspace) -> None:
+    desk = await TimedDesk.at(alpha)
+    await desk.adopt(replies_within(6_000))
+    await follow(alpha)
+    ticket = await desk.ticket()
+    await desk.adopt(replies_within(5_000), at=30, open_tickets="move")
+    timer = Timer(lambda: [alpha], Clock(60))
+    await timer.round()  # by a queue that has not heard of the ticket
+    await rounds(timer, alpha)
+    assert await desk.told(ticket) == [("sla_terms_changed", 30)]
 
 
 async def test_an_adoption_that_comes_during_a_walk_reaches_every_ticket_as_well(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sys
 import time
@@ -31,12 +32,14 @@ from tests.benchmarks.delays import milliseconds
 from tests.benchmarks.ground import WORKSPACE, MeasurementError, ground, say
 from tests.benchmarks.machine import figures_line
 from tests.benchmarks.pgbench import due_rows_per_second
+from tests.benchmarks.processes import use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from domain.event import Event
     from storage.database import Workspace
+    from tests.benchmarks.ground import Ground
 
 TICKETS: Final = 100_000
 MINUTE: Final = 60.0
@@ -64,9 +67,9 @@ async def main(settings: Settings, *, tickets: int = TICKETS, minute: float = MI
         await _opened(workspace, tickets, datetime.now(UTC) - timedelta(seconds=minute + 1), minute)
         prepared = time.perf_counter() - began
         await place.checkpoint()
-        spent = _processor_seconds()
+        before = _processor_seconds(place)
         recorded, visible = await _announced(workspace, tickets)
-        spent = _processor_seconds() - spent
+        after = _processor_seconds(place)
         say(f"breaches: {tickets / recorded:,.0f} a second on record, all of them seen after {visible:.1f} s")
         starts_at = datetime.now(UTC) + timedelta(seconds=prepared * 1.5 + 5)
         say(f"breaches: {tickets:,} tickets whose deadlines pass within {minute:g} s")
@@ -86,7 +89,7 @@ async def main(settings: Settings, *, tickets: int = TICKETS, minute: float = MI
         "plain_per_second": round(plain),
         "seconds": round(recorded, 1),
         "visible_seconds": round(visible, 1),
-        "processor_seconds": round(spent, 1),
+        "processor_seconds": {name: round(after[name] - spent, 1) for name, spent in before.items()},
         "late_milliseconds": milliseconds(delay for _, delay in delays),
         "seconds_after_the_minute": round(max((at - ended).total_seconds() for at, _ in delays), 2),
         "tickets": tickets,
@@ -211,9 +214,11 @@ async def _delays(workspace: Workspace) -> list[tuple[datetime, float]]:
         return list(await cursor.fetchall())
 
 
-def _processor_seconds() -> float:
+def _processor_seconds(place: Ground) -> dict[str, float]:
+    """Give what this process, timer and views in one, and the server have used so far, as far as that is to be seen."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    server = use(os.getpid(), 0, place.cluster).postgres
+    return {"desk": used.ru_utime + used.ru_stime} | ({} if server is None else {"postgres": server})
 
 
 if __name__ == "__main__":

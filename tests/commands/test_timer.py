@@ -109,6 +109,15 @@ async def test_an_imported_history_is_silent_until_somebody_of_this_desk_is_at_i
     assert await desk.told(ticket) == []
 
 
+async def test_an_imported_ticket_is_not_woken(alpha: Workspace) -> None:
+    desk = await TimedDesk.at(alpha)
+    ticket = await desk.ticket(channel=Channel.IMPORT)
+    ticket.set_pending(wake_at=minutes(60), act=desk.act(10, channel=Channel.IMPORT))
+    await desk.keep(ticket)
+    (noticed,) = await desk.notice(ticket, at=DAY)
+    assert (noticed.events, noticed.next_at) == (0, None)
+
+
 async def test_a_wait_ends_when_it_was_set_to_end(alpha: Workspace) -> None:
     desk = await TimedDesk.at(alpha)
     await desk.adopt(replies_within(600, metric=Metric.AGENT_WORK))
@@ -257,6 +266,20 @@ async def test_adoptions_are_made_in_their_order_and_those_before_a_ticket_chose
     assert await desk.told(between) == []
     await desk.notice(before, between, at=31)
     assert await desk.told(before) == [("sla_terms_changed", 10)]
+
+
+async def test_what_is_adopted_while_a_move_is_decided_is_not_overlooked(alpha: Workspace) -> None:
+    desk = await TimedDesk.at(alpha)
+    await desk.adopt(replies_within(600))
+    ticket = await desk.ticket()
+    await desk.adopt(replies_within(500), at=10, open_tickets="move")
+    desk.levels.adopt_policy(name="all", terms=replies_within(400), open_tickets="move", act=desk.act(20))
+    async with alpha.log.exclusively() as append:
+        batch = await desk.noticing.notice([ticket.id], minutes(30), now=minutes(30), carried=0)
+        await append(Submission(await desk.rows(desk.levels)))
+    assert [one.conflict for one in await batch.settled()] == [True]
+    await desk.notice(ticket, at=30)
+    assert await desk.told(ticket) == [("sla_terms_changed", 10), ("sla_terms_changed", 20)]
 
 
 async def test_a_solved_ticket_is_not_moved(alpha: Workspace) -> None:
