@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from api.access import GuardedRoute
 from api.conditions import position_text
-from api.problems import INVALID_INPUT, NOT_FOUND, Problem
+from api.problems import NOT_FOUND, Problem, invalid
 from api.ticket_routes import READING_PROBLEMS, Caller
 from api.view_pages import reading_desk
 from domain import spans
@@ -214,7 +214,8 @@ async def read_hours(
     desk = await reading_desk(request, credential)
     book = await desk.book(fresh=True)
     if add_seconds is not None and add_days is not None:
-        raise Problem(INVALID_INPUT, "Give add_seconds or add_days, not both.")
+        detail = "give add_seconds or add_days, not both"
+        raise invalid([{"parameter": "add_days", "in": "query", "detail": detail, "code": "one_of_two"}])
     which = _which("calendar", name, version, len(book.calendars.get(name, ())))
     hours = book.calendar(name, which)
     # In UTC, as near as it can be said there: the first and last days may lie outside.
