@@ -27,6 +27,8 @@ EARLIEST_US, LATEST_US = microseconds(EARLIEST), microseconds(LATEST)
 
 def instant(at_us: int) -> datetime:
     """Give microseconds since 1970 as an instant in UTC; the first or last there is, where it lies outside."""
+    if EARLIEST_US <= at_us <= LATEST_US:
+        return EPOCH + timedelta(0, 0, at_us)
     return EPOCH + timedelta(microseconds=min(max(at_us, EARLIEST_US), LATEST_US))
 
 

@@ -13,7 +13,7 @@ from projections.table import Column, Key, Row, Rows, Table
 from projections.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from storage.codec import Recorded
 
@@ -41,6 +41,9 @@ class Past:
 
     Rows of which the column `settled_by` is one of `settled` will hardly change again. They are the many, and have the
     indexes `settled_indexes`, which all begin with that column; the few others are looked through with `moving_index`.
+
+    `step` folds as the view does, where rows that are taken event by event can be had for less, and `finish` makes of such
+    rows what is kept.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Past:
     settled: tuple[str, ...]
     settled_indexes: tuple[str, ...]
     moving_index: str
+    step: Callable[..., Rows] | None = None
+    finish: Callable[[Row], None] = lambda _: None
 
     @cached_property
     def history(self) -> View:
@@ -148,7 +153,7 @@ class _Folding:
     def __init__(self, past: Past, rows: Rows, told: tuple[Any, ...]) -> None:
         self._past = past
         self._told = told
-        self._fold = past.view.fold
+        self._fold = past.step or past.view.fold
         self._was = [(name, f"{name}_until", f"{name}_was", past.types[name].endswith("[]")) for name in past.asked]
         self._given = rows
         self._open: Rows = {}
@@ -187,6 +192,7 @@ class _Folding:
         rows.update(self._sealed)
         changed = self._past.changed
         for row in rows.values():
+            self._past.finish(row)
             row["node"] = _fork(row["first_since"], row["since"])
             row["time_node"] = None
             if row["first_changed"] != row[changed]:

@@ -20,10 +20,12 @@ BY_BOOK: Final = Reference(SERVICE_LEVELS_ID, Book.of)
 _known: Final[dict[str, tuple[Timeline, Book, tuple[Clock, ...]]]] = {}
 
 
-def timeline_in(text: str) -> Timeline:
-    """Give the timeline that a row keeps."""
-    known = _known.get(text)
-    return ticket_timeline.decode(text) if known is None else known[0]
+def timeline_in(kept: str | Timeline) -> Timeline:
+    """Give the timeline that a row keeps, which may not have been written down yet."""
+    if not isinstance(kept, str):
+        return kept
+    known = _known.get(kept)
+    return ticket_timeline.decode(kept) if known is None else known[0]
 
 
 def clocks_by(text: str, timeline: Timeline, book: Book) -> tuple[Clock, ...]:

@@ -39,6 +39,8 @@ PAST: Final = Past(
         "since",
     ),
     moving_index="team_id, status",
+    step=ticket_queue.step,
+    finish=ticket_queue.settled,
 )
 
 VIEW: Final = PAST.history

@@ -157,12 +157,12 @@ def _clocks(stream: UUID, ticket: _Ticket, rows: Rows, book: Book) -> Rows:
     text = encode(ticket.timeline)
     latest = {clock.metric: clock for clock in clocks_by(text, ticket.timeline, book)}
     found: Rows = {}
-    for metric in METRICS:
-        key = stream, str(metric)
+    for metric, name in _NAMES:
+        key = stream, name
         clock = latest.get(metric)
         if clock is None and metric is not HOLDER and metric not in ticket.metrics and key not in rows:
             continue
-        row: Row = {"ticket_id": stream, "metric": str(metric), "since": ticket.since, **ticket.carried}
+        row: Row = {"ticket_id": stream, "metric": name, "since": ticket.since, **ticket.carried}
         lapsed = clock is not None and clock.ended is not None and not clock.fulfilled and clock.ended <= clock.due
         row |= _NO_CLOCK if clock is None or lapsed else columns_of(clock, book)
         row["timeline"] = text if metric is HOLDER else None
@@ -173,10 +173,17 @@ def _clocks(stream: UUID, ticket: _Ticket, rows: Rows, book: Book) -> Rows:
 def columns_of(clock: Clock, book: Book) -> Row:
     """Give what a row says of a clock."""
     terms, target = clock.terms, clock.target
-    runs_since = max(clock.pauses[-1][1] if clock.pauses else clock.started, clock.calendars[-1][0])
-    at = instant(runs_since)
-    gone = 0 if clock.runs and runs_since == clock.started else used(clock, book, at) // _MICROSECOND
+    begins = max(clock.pauses[-1][1] if clock.pauses else clock.started, clock.calendars[-1][0])
+    runs_since = instant(begins) if clock.ended is None and clock.paused is None else None
+    stands_at = clock.ended if clock.ended is not None else clock.paused
+    if stands_at is None and begins == clock.started:
+        gone = 0
+    elif stands_at is not None and not clock.pauses and (target is None or target.unit is Unit.CALENDAR):
+        gone = max(stands_at - clock.started, 0)
+    else:
+        gone = used(clock, book, instant(begins)) // _MICROSECOND
     if target is None or clock.manual or target.unit is Unit.BUSINESS_DAYS:
+        at = instant(begins)
         allowed = (used(clock, book, at) + remaining(clock, book, at)) // _MICROSECOND
     else:
         allowed = target.amount * 1_000_000
@@ -193,15 +200,17 @@ def columns_of(clock: Clock, book: Book) -> Row:
         "calendar": None if terms is None else terms.calendar,
         "calendar_version": None if terms is None else terms.calendar_version,
         "target_amount": None if target is None else target.amount,
-        "target_unit": None if target is None else str(target.unit),
+        "target_unit": None if target is None else _UNITS[target.unit],
         "end_of_day": target is not None and target.end_of_day,
         "manual": clock.manual,
         "allowed": allowed,
         "used": gone,
-        "runs_since": at if clock.runs else None,
+        "runs_since": runs_since,
     }
 
 
+_UNITS: Final = {unit: str(unit) for unit in Unit}
+_NAMES: Final = tuple((metric, str(metric)) for metric in METRICS)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _NO_CLOCK: Final[Row] = {
     **dict.fromkeys(

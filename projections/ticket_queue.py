@@ -14,7 +14,7 @@ from domain import ticket_timeline
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK
 from domain.sla_announcements import next_at
-from domain.sla_clocks import FINISHED, falls_due
+from domain.sla_clocks import FINISHED, clocks, falls_due
 from domain.spans import instant
 from domain.status import Status
 from domain.ticket_timeline import after, encode
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from domain.service_levels import Book
+    from domain.sla_clocks import Clock
     from domain.ticket_timeline import Timeline
     from storage.codec import Recorded
     from storage.database import Workspace
@@ -117,11 +118,49 @@ _TAKEN: Final[dict[type[happened.TicketEvent], tuple[str, ...]]] = {
 """Event → its fields that are columns of the same name, as they are after it. Every status is taken as well."""
 
 
-def fold(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> Rows:  # noqa: C901, PLR0912 - a Draft, written out: half of a rebuild
+def fold(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> Rows:
     """Follow each ticket's present values; every event of a ticket moves its `updated_at` and `since`.
 
     Clocks are worked out once for each ticket, as they are after its last event here: they follow from its timeline.
     """
+    changed, timelines = _followed(rows, recorded)
+    for key, timeline in timelines.items():
+        row = changed[key]
+        row["timeline"] = text = encode(timeline)
+        found = clocks_by(text, timeline, book)
+        row["due_at"] = _due(found)
+        row["timer_at"] = next_at(timeline, book, found)
+        wake_at = row["wake_at"]
+        # The history of an imported ticket waits for nothing.
+        if wake_at is not None and timeline.announces_from is not None:
+            row["timer_at"] = wake_at if row["timer_at"] is None else min(wake_at, row["timer_at"])
+    return changed
+
+
+def step(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> Rows:
+    """Follow tickets as `fold` does, for who takes event by event: to be `settled` at the end, and without `timer_at`."""
+    changed, timelines = _followed(rows, recorded)
+    for key, timeline in timelines.items():
+        row = changed[key]
+        row["timeline"], row["due_at"], row["timer_at"] = timeline, _due(clocks(timeline, book)), None
+    return changed
+
+
+def settled(row: Row) -> None:
+    """Write down what `step` has left as it is."""
+    if not isinstance(row["timeline"], str):
+        row["timeline"] = encode(row["timeline"])
+
+
+def _due(found: Iterable[Clock]) -> datetime | None:
+    due = falls_due(found)
+    return None if due is None else instant(due)
+
+
+def _followed(  # noqa: C901 - a Draft, written out: half of a rebuild
+    rows: Rows, recorded: Iterable[Recorded]
+) -> tuple[Rows, dict[Key, Timeline]]:
+    """Give the rows that change, and the timelines that do, which are in no row yet."""
     changed: Rows = {}
     timelines: dict[Key, Timeline] = {}
     for event, position, _ in recorded:
@@ -160,9 +199,7 @@ def fold(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> R
             row["subject_sealed"] = event.subject
         elif kind is happened.Tagged or kind is happened.Untagged:
             row["tags"] = list(event.tags)
-    for key, timeline in timelines.items():
-        _run_clocks(changed[key], timeline, book)
-    return changed
+    return changed, timelines
 
 
 def _opened(event: happened.Opened, position: int) -> Row:
@@ -192,19 +229,6 @@ def _opened(event: happened.Opened, position: int) -> Row:
         "timer_at": None,
         "timeline": "",
     }
-
-
-def _run_clocks(row: Row, timeline: Timeline, book: Book) -> None:
-    """Take what a timeline says of what is due, and of what is to be put on record."""
-    row["timeline"] = text = encode(timeline)
-    clocks = clocks_by(text, timeline, book)
-    due = falls_due(clocks)
-    row["due_at"] = None if due is None else instant(due)
-    row["timer_at"] = next_at(timeline, book, clocks)
-    wake_at = row["wake_at"]
-    # The history of an imported ticket waits for nothing.
-    if wake_at is not None and timeline.announces_from is not None:
-        row["timer_at"] = wake_at if row["timer_at"] is None else min(wake_at, row["timer_at"])
 
 
 def _take_status(row: Row, status: str, at: datetime) -> None:

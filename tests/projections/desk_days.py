@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -130,7 +131,8 @@ class DeskDays:
         match chance.randrange(5):
             case 0 | 1:
                 terms = some_calendar(chance, self.at.date())
-                self.levels.adopt_calendar(name=chance.choice(("office", "hotline")), terms=terms, act=act)
+                with suppress(Rejected):  # far in the future nobody knows the hours
+                    self.levels.adopt_calendar(name=chance.choice(("office", "hotline")), terms=terms, act=act)
             case 4 if self.book.in_force:
                 self.levels.retire_policy(name=chance.choice(self.book.in_force), act=act)
             case _:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
@@ -35,6 +36,8 @@ FEW, MANY = 20_000, 1_000_000
 LIMIT: Final = 50
 SETTLED: Final = 14  # times: psycopg prepares, and five later the server plans for any parameters
 UNFINISHED: Final = ["new", "open", "pending", "on_hold"]
+NOW: Final = datetime(2026, 3, 1, tzinfo=UTC)
+SOON: Final = timedelta(minutes=30)
 TEAM, OTHER, AGENT = id_of(3), id_of(4), id_of(5)
 TABLE = VIEW.label
 BY_TEAM = {"updated": "team_id_status_updated_at_number", "due": "team_id_status_coalesce_number",
@@ -74,6 +77,9 @@ LISTS: Final[dict[str, Asked]] = {
     "closed by updated": Asked(QueueFilter(statuses=["closed"]), "updated", {BY_STATUS["updated"]}),
     "every ticket by updated": Asked(QueueFilter(), "updated", {BY_STATUS["updated"]}),
     "every ticket by due": Asked(QueueFilter(), "due", {BY_STATUS["due"]}),
+    "what is unfinished and due soon by due": Asked(QueueFilter(statuses=UNFINISHED, due_within=SOON), "due", {BY_STATUS["due"]}),
+    "a team's due soon by due": Asked(QueueFilter(teams=[TEAM], statuses=UNFINISHED, due_within=SOON), "due", {BY_TEAM["due"]}),
+    "due soon by due": Asked(QueueFilter(due_within=SOON), "due", {BY_STATUS["due"]}),
     "every ticket by number": Asked(QueueFilter(), "number", {"number"}),
 }  # fmt: skip
 
@@ -106,7 +112,7 @@ async def looked_at(
 
 def ask(name: str) -> Callable[[Process], Awaitable[object]]:
     asked = LISTS[name]
-    return lambda process: list_tickets(process.workspace, asked.tickets, sort=asked.sort, limit=LIMIT)
+    return lambda process: list_tickets(process.workspace, asked.tickets, sort=asked.sort, limit=LIMIT, now=NOW)
 
 
 @pytest.fixture(scope="module")
