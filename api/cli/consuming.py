@@ -17,6 +17,7 @@ from api.cli.surroundings import MISCONFIGURED, Failure, explain, surroundings_o
 from api.cli.view_keeping import whoever
 from api.cli.view_standing import Standing, show
 from api.problems import sentence
+from domain.event import Channel
 from projections.consumer import Consumer
 from projections.consumer_register import (
     consumer_named,
@@ -56,10 +57,15 @@ def consume(
         bool, typer.Option("--from-start", help="A new consumer begins with the log's first event, not with the next.")
     ] = False,
     opened: Annotated[bool, typer.Option("--open", help="Hand on personal values as well.")] = False,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="Hand on what imports told of other desks' past as well.")
+    ] = False,
     timeout: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds the program may take for one event.")] = 30,
     attempts: Annotated[int, typer.Option(min=1, max=1000, help="Times an event is tried before this stops.")] = 10,
 ) -> None:
-    """Hand every event to a program, as one line of JSON on its standard input; status 0 says that it was taken.
+    """Hand events to a program, as one line of JSON on its standard input; status 0 says that it was taken.
+
+    All that happen at this desk; what an import told of another's past only where that is asked for.
 
     Each is handed on at least once and in order. One that is not taken is tried again after 1, 2, 4 … 60 seconds. The
     `delivery` in it stays the same, so that a receiver can leave out what it has seen.
@@ -80,7 +86,9 @@ def consume(
                 raise Failure(sentence(str(error)), MISCONFIGURED) from None
 
             async def run(delivery: Delivery) -> None:
-                await _run(command, to_json(await told(workspace, delivery, opened=opened)) + b"\n")
+                event = await told(workspace, delivery, opened=opened)
+                if imported or event["by"]["channel"] != Channel.IMPORT:
+                    await _run(command, to_json(event) + b"\n")
 
             position = (await consumer_named(workspace, name)).position
             typer.echo(f"Handing on what comes after position {position} as {name}")

@@ -12,7 +12,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from projections.consumer_register import consumer_named
+from domain.event import Channel
+from projections.consumer_register import consumer_named, remove
 from tests.api.test_metrics import scrape
 from tests.api.test_server import PATIENCE, ROOT
 from tests.projections.desk_days import DeskDays, record
@@ -90,6 +91,25 @@ async def test_what_was_in_hand_when_the_process_was_killed_comes_again_and_noth
     assert all(line["withheld"] == [] for line in lines[1:])
     status = await consumer_named(alpha, "relay")
     assert (status.position, status.owner) == (head, None)
+
+
+async def test_the_past_of_another_desk_is_handed_on_only_where_it_is_asked_for(
+    alpha: Workspace, environment: dict[str, str], tmp_path: Path
+) -> None:
+    events = DeskDays(1).first()
+    by_import = {"by": events[0].by.model_copy(update={"channel": Channel.IMPORT})}
+    head = await record(
+        alpha, [event.model_copy(update=by_import) if at % 2 else event for at, event in enumerate(events)]
+    )
+    here = list(range(1, head + 1, 2))
+    with consuming(environment, tmp_path, "--from-start"):
+        await until_seen(tmp_path, len(here))
+    assert [line["position"] for line in seen(tmp_path)] == here
+    (tmp_path / "seen").unlink()
+    await remove(alpha, "relay")
+    with consuming(environment, tmp_path, "--from-start", "--imported"):
+        await until_seen(tmp_path, head)
+    assert [line["position"] for line in seen(tmp_path)] == list(range(1, head + 1))
 
 
 async def test_a_program_that_does_not_take_an_event_stops_the_consumer_and_that_is_seen_everywhere(
