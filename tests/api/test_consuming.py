@@ -102,8 +102,10 @@ async def test_the_past_of_another_desk_is_handed_on_only_where_it_is_asked_for(
         alpha, [event.model_copy(update=by_import) if at % 2 else event for at, event in enumerate(events)]
     )
     here = list(range(1, head + 1, 2))
-    with consuming(environment, tmp_path, "--from-start"):
+    with consuming(environment, tmp_path, "--from-start") as process:
         await until_seen(tmp_path, len(here))
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, PATIENCE) == 0
     assert [line["position"] for line in seen(tmp_path)] == here
     (tmp_path / "seen").unlink()
     await remove(alpha, "relay")
