@@ -17,7 +17,7 @@ from psycopg_pool.pool_async import AddConnection
 
 from storage.append import LARGEST_EVENT
 from storage.embedded import LOGIN_ROLES
-from storage.ending import end
+from storage.ending import AGAIN_SECONDS, end
 from storage.keyring import Keyring, RootKeyError, key_check, root_key
 from storage.log import Log
 from storage.programs import EmbeddedServerError
@@ -150,6 +150,7 @@ class Database:
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
         self._waker: asyncio.Task[None] | None = None
+        self._closing = False
         self._stack = AsyncExitStack()
         self.local_wake = asyncio.Event()
 
@@ -208,7 +209,11 @@ class Database:
         """Finish the appends under way, give every connection back, and leave the embedded server."""
         for workspace in self._workspaces.values():
             await workspace.log.drain()
+        self._closing = True
+        self._wake.set()
         if self._waker is not None:
+            # It ends by itself once the last wake-up is sent: a cancellation in the middle of that is easily lost.
+            await asyncio.wait([self._waker], timeout=AGAIN_SECONDS)
             await end(self._waker)
         for workspace in self._workspaces.values():
             await workspace.log.close()
@@ -272,10 +277,12 @@ class Database:
             self._waker = asyncio.create_task(self._send_wake_ups(), name="wake-ups")
 
     async def _send_wake_ups(self) -> None:
-        while True:
+        while self._woken or not self._closing:
             await self._wake.wait()
             self._wake.clear()
             names, self._woken = list(self._woken), set()
+            if not names:
+                continue
             try:
                 async with self.pool.connection() as connection:
                     await connection.execute(
@@ -283,7 +290,8 @@ class Database:
                     )
             except psycopg.Error as error:
                 logger.warning("a wake-up was not sent: %s", error)  # readers poll as well
-            await asyncio.sleep(WAKE_INTERVAL)
+            if not self._closing:
+                await asyncio.sleep(WAKE_INTERVAL)
 
     async def listen(self) -> AsyncGenerator[set[str]]:
         """Yield the workspaces whose logs have grown, or an empty set when POLL_INTERVAL passed without news.

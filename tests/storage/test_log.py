@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
 from storage import log as log_module
@@ -25,7 +26,7 @@ from storage.append import (
     NewEvent,
     Submission,
 )
-from storage.database import ROLE_NAMES, Database, DatabaseUnreachable
+from storage.database import CHANNEL, ROLE_NAMES, Database, DatabaseUnreachable
 from storage.settings import external_conninfo
 from tests.storage.wire import Cut, Wire, unencrypted
 
@@ -344,14 +345,19 @@ async def test_a_reader_that_polls_while_others_append_never_passes_a_position_i
     assert seen == list(range(1, 961))
 
 
-async def test_an_append_whose_connection_dies_is_done_exactly_once(alpha: Workspace, server: Any) -> None:
+async def test_an_append_whose_connection_dies_is_done_exactly_once(
+    alpha: Workspace, server: Any, settings: Settings
+) -> None:
     streams = [uuid4() for _ in range(200)]
+
+    dbname = conninfo_to_dict(settings.database_url or "")["dbname"]
 
     async def kill() -> None:
         for _ in range(15):
             await asyncio.to_thread(
                 server.execute,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'desk append%'",
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE application_name LIKE 'desk append%' AND datname = '{dbname}'",
             )
 
     async def write(stream: UUID) -> list[Appended]:
@@ -455,6 +461,17 @@ async def test_listeners_are_woken_by_what_another_process_appends(settings: Set
             await log.append(Submission([event(uuid4(), 1)]))
             await asyncio.wait([listening], timeout=0.05)
     assert woken == {"beta"}
+
+
+async def test_who_closes_right_after_an_append_has_woken_the_listeners_all_the_same(settings: Settings) -> None:
+    heard: list[str] = []
+    async with await psycopg.AsyncConnection.connect(settings.database_url or "", autocommit=True) as listening:
+        await listening.execute(f"LISTEN {CHANNEL}".encode())
+        for _ in range(5):
+            async with await Database.open(settings) as database:
+                await (await database.workspace("alpha")).log.append(Submission([event(uuid4(), 1)]))
+            heard += [notice.payload async for notice in listening.notifies(timeout=10, stop_after=1)]
+    assert heard == ["alpha"] * 5
 
 
 async def test_outcomes_of_keys_are_dropped_by_the_week_and_not_before_seven_days(
