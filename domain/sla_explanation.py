@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from domain.sla_clocks import ran_until, state
-from domain.sla_counting import DAY, SECOND, by_calendar, day_deadline
+from domain.sla_counting import SECOND, by_calendar, counted, day_deadline
 from domain.sla_policy import Unit
 from domain.spans import instant, microseconds
 
@@ -72,9 +72,16 @@ def _terms(clock: Clock) -> Iterator[tuple[datetime, str]]:
         yield clock.started_at, "the promises of a desk that has made no others, around the clock"
         return
     yield clock.started_at, f"policy {clock.terms.policy}, version {clock.terms.policy_version}"
-    for since, terms in clock.calendars:
-        at = max(since, clock.started)
-        yield instant(at), _calendar(terms) + (f" from {_told(at)}" if len(clock.calendars) > 1 else "")
+    counting = [
+        (max(since, clock.started), terms)
+        for (since, terms), (until, _) in zip(clock.calendars, [*clock.calendars[1:], (_EVER, None)], strict=True)
+        if until > clock.started
+    ]
+    for at, terms in counting:
+        yield instant(at), _calendar(terms) + (f" from {_told(at)}" if len(counting) > 1 else "")
+
+
+_EVER: Final = 1 << 62
 
 
 def _calendar(terms: SlaTerms | None) -> str:
@@ -157,9 +164,10 @@ def _days(clock: Clock, levels: Levels) -> Iterator[Line]:
 
 
 def _stood_still(clock: Clock, levels: Levels, start: int, end: int, total: int) -> Line:
-    around_the_clock = clock.target is None or clock.target.unit is Unit.CALENDAR
-    hours = None if around_the_clock else levels.hours(clock.calendars[-1][1])
-    held = end - start if hours is None else hours.between_us(start, end)
+    unit = Unit.CALENDAR if clock.target is None else clock.target.unit
+    # Working days are those of the calendar that holds last, and so is what a pause adds to them.
+    calendars = clock.calendars[-1:] if unit is Unit.BUSINESS_DAYS else clock.calendars
+    held = sum(used for _, _, used in counted(levels, unit, start, end, (), calendars))
     return _line(LineKind.STOOD_STILL, "stood still", start, end, held, total)
 
 
@@ -194,8 +202,6 @@ def _told(at: int) -> str:
 
 
 def _span(us: int) -> str:
-    """Say a span in days of 24 hours, hours, minutes and seconds."""
-    days, rest = divmod(us, DAY)
-    seconds, fraction = divmod(rest, SECOND)
-    text = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" + (f".{fraction:06}" if fraction else "")
-    return f"{days} d {text}" if days else text
+    """Say a span in hours, however many, minutes and seconds: a day would be one of 24 hours, or of those it is open."""
+    seconds, fraction = divmod(us, SECOND)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}" + (f".{fraction:06}" if fraction else "")

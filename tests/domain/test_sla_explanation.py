@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.calendar import Window
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK
 from domain.sla_clocks import used
@@ -16,7 +17,7 @@ from domain.sla_explanation import Line, LineKind, explain
 from tests.domain.scenario import NOON
 from tests.domain.sla_story import Story, a_policy, minutes, promise
 from tests.domain.test_sla_model import Office, calendars, happenings, policies, tell
-from tests.domain.test_sla_rulings import DAY, FIRST, HOUR, NEXT_OPENING, OFFICE, WORK, desk, office
+from tests.domain.test_sla_rulings import DAY, FIRST, HOUR, NEXT, NEXT_OPENING, OFFICE, WORK, desk, office
 from tests.domain.ticking_desk import TICK
 
 if TYPE_CHECKING:
@@ -89,6 +90,26 @@ def test_each_calendar_is_named_with_the_instant_from_which_it_counts() -> None:
         "policy gold, version 2",
         "calendar office, version 1 from Mon 2026-05-04 12:00:00 UTC",
         "calendar other, version 1 from Mon 2026-05-04 15:00:00 UTC",
+    ]
+
+
+def test_a_calendar_that_counted_no_more_when_the_clock_began_is_not_named() -> None:
+    book = office(WORK, FIRST, allowed=6 * HOUR)
+    other = book.with_calendar("other", OFFICE).with_policy("gold", a_policy(promise(NEXT, 360), calendar="other"))
+    story = Story(book=book).reply(HOUR).adopt(3 * HOUR, other).message(4 * HOUR)
+    assert said(explain(story.clock(NEXT), story.book, NOON), LineKind.TERMS) == [
+        "policy gold, version 2",
+        "calendar other, version 1",
+    ]
+
+
+def test_what_a_pause_held_is_counted_by_the_calendar_of_that_time() -> None:
+    book = office(WORK, allowed=6 * HOUR)
+    never = OFFICE.model_copy(update={"hours": {"sun": (Window("09:00", "10:00"),)}})
+    later = book.with_calendar("never", never).with_policy("gold", a_policy(promise(WORK, 360), calendar="never"))
+    story = Story(book=book).pending(HOUR).resume(2 * HOUR).adopt(3 * HOUR, later)
+    assert said(explain(story.clock(WORK), story.book, minutes(DAY)), LineKind.STOOD_STILL) == [
+        "stood still Mon 2026-05-04 13:00:00 UTC to Mon 2026-05-04 14:00:00 UTC: 1:00:00"
     ]
 
 
