@@ -13,7 +13,7 @@ from domain.sla_clocks import FINISHED, clocks
 from domain.sla_moves import move_on, pending
 from domain.spans import microseconds
 from domain.status import Status
-from domain.ticket_breach_events import SlaBreached, SlaEscalated
+from domain.ticket_breach_events import SlaBreached, SlaBreachWithdrawn, SlaEscalated
 from domain.ticket_timeline import after, step_key
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ async def take(desk: Desk, look: Look, levels: Levels, moment: Moment) -> Taken:
         clock_id = uuid5(ticket.id, f"{one.fields['metric']} {one.fields['serial']}")
         command_id, cause = _ids(clock_id, one)
         by = by_the_desk(command_id, cause=cause, correlation=clock_id)
-        ticket.record(one.event_class, Act(one.at, by), requester_id=ticket.requester_id, **one.fields)
+        # That a breach was none is dated when it is noticed, after what was learnt; all else when it fell due.
+        at = moment.now if one.event_class is SlaBreachWithdrawn else one.at
+        ticket.record(one.event_class, Act(at, by), requester_id=ticket.requester_id, **one.fields)
         if one.step is not None and one.event_class is SlaEscalated:
             await take_step(desk, ticket, one, by, guards, moment)
     events = cast("list[Event]", list(ticket.collect_events()))

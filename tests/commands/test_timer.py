@@ -85,6 +85,17 @@ async def test_a_reply_that_is_recorded_late_withdraws_the_breach(alpha: Workspa
     assert withdrawal.by.causation_id == breach.by.command_id
 
 
+async def test_a_breach_is_withdrawn_when_it_is_noticed_after_what_was_learnt(alpha: Workspace) -> None:
+    desk = await TimedDesk.at(alpha)
+    await desk.adopt(replies_within(60))
+    ticket = await desk.ticket()
+    await desk.notice(ticket, at=61)
+    await desk.reply(ticket, 59)
+    batch = await desk.noticing.notice([ticket.id], minutes(70), now=minutes(71), carried=0)
+    await batch.settled()
+    assert (await desk.told(ticket))[-1] == ("sla_breach_withdrawn", 71)
+
+
 async def test_two_timers_at_once_record_it_once(alpha: Workspace) -> None:
     desk = await TimedDesk.at(alpha)
     await desk.adopt(replies_within(60))
