@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/problem+json"
 MOST_FIELDS_NAMED = 20  # a body of a megabyte can be wrong in a hundred thousand places
 LONGEST_POINTER = 200
+_WORD: Final = re.compile(r"[a-z]+(?![\w:]|\.\w)")
 SOON = {"Retry-After": "1"}
 
 
@@ -422,9 +424,11 @@ def json_pointer(path: Iterable[str | int]) -> str:
 
 
 def sentence(text: str) -> str:
-    """Begin with a capital and end with a full stop."""
+    """Begin with a capital and end with a full stop; the name of a field stays as it is written."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    if _WORD.match(text):
+        text = text[:1].upper() + text[1:]
+    return text + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _plain(message: str) -> str:

@@ -58,8 +58,11 @@ After = Annotated[
 
 
 def _span(text: Any) -> Any:
-    """Read `30m`, `4h`, `2d` or `90s`; anything else is for ISO 8601 to understand."""
+    """Read `30m`, `4h`, `2d` or `90s`; anything else is for ISO 8601 to understand. Raises ValueError."""
     found = _SPAN.fullmatch(text) if isinstance(text, str) else None
+    if found is None and isinstance(text, str) and not text.startswith("P"):
+        message = "a span like 30m, 4h, 2d or PT30M is wanted"
+        raise ValueError(message)
     return timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else text
 
 

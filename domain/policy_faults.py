@@ -17,6 +17,7 @@ MOST_STEPS: Final = 20
 """Of one target."""
 MOST_VALUES: Final = 500
 """That one condition may name."""
+_ALL: Final = Match()
 
 
 class UnusablePolicy(Rejected):
@@ -43,16 +44,23 @@ def _targets(targets: tuple[Target, ...]) -> Iterator[str]:
         yield f"targets: {len(targets)}, where a policy may have {MOST_TARGETS}"
         return
     seen: dict[str, int] = {}
+    for_all: dict[str, int] = {}
     for number, target in enumerate(targets):
         here = f"targets.{number}"
         first = seen.setdefault(f"{target.metric} {target.match.model_dump_json()}", number)
         if first != number:
             yield f"{here}: it is for the same metric and tickets as targets.{first}, and would never count"
+        elif (all_of_it := for_all.get(target.metric)) is not None:
+            yield f"{here}: targets.{all_of_it} is for this metric of all tickets and stands before it; it would never count"
+        if target.match == _ALL:
+            for_all.setdefault(target.metric, number)
         yield from _match(f"{here}.match", target.match)
         yield from _amount(here, target)
         if len(target.steps) > MOST_STEPS:
             yield f"{here}.steps: {len(target.steps)}, where a target may have {MOST_STEPS}"
         for place, step in enumerate(target.steps):
+            if step in target.steps[:place]:
+                yield f"{here}.steps.{place}: it is the same as targets.{number}.steps.{target.steps.index(step)}"
             yield from _step(f"{here}.steps.{place}", step)
 
 

@@ -225,6 +225,9 @@ async def test_what_is_due_within_a_span_is_asked_for_in_several_ways(desk: Desk
     assert [one["number"] for one in (*first["items"], *second["items"])] == [urgent["number"], low["number"]]
     then = (await desk.get("/queue", params={"due_within": "9h", "as_of": str(first["position"])})).json()
     assert [one["number"] for one in then["items"]] == [urgent["number"]]
+    refused = await desk.get("/queue", params={"due_within": "1800"})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["detail"] == "a span like 30m, 4h, 2d or PT30M is wanted"
 
 
 async def test_the_audit_trail_says_who_changed_what_and_why(desk: DeskOverHttp) -> None:

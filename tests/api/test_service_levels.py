@@ -98,9 +98,14 @@ async def test_a_command_on_service_levels_depends_on_their_version(desk: DeskOv
         ("policy", POLICY | {"match": {"tags": ["a\x00"]}}, "#/match/tags/0", "not text"),
         ("policy", {"targets": [TARGET]}, "#/name", "required"),
         ("calendar", OFFICE | {"hours": {"mon": [["25:00", "26:00"]]}}, "#/hours/mon/0/0", "no time of a day"),
-        ("calendar", OFFICE | {"time_zone": "Europe/Berln"}, None, "'Europe/Berln' is not a known time zone; did you"),
-        ("calendar", OFFICE | {"hours": {}}, None, "a deadline would never come"),
-        ("calendar", OFFICE | {"hours": {"mon": [["09:00", "12:00"], ["11:00", "13:00"]]}}, None, "overlap"),
+        (
+            "calendar",
+            OFFICE | {"time_zone": "Europe/Berln"},
+            None,
+            "time_zone: 'Europe/Berln' is not a known time zone; did you",
+        ),
+        ("calendar", OFFICE | {"hours": {}}, None, "hours: there are none in any week"),
+        ("calendar", OFFICE | {"hours": {"mon": [["09:00", "12:00"], ["11:00", "13:00"]]}}, None, "hours.mon: 09:00"),
         ("calendar", OFFICE | {"holidays": {"country": "XX", "years": [2026]}}, "#/holidays", "no holidays are known"),
         ("calendar", OFFICE | {"hours": {"monday": []}}, "#/hours/monday/[key]", "mon"),
         ("calendar", OFFICE | {"closed_days": {"2026-02-30": "x"}}, "#/closed_days/2026-02-30/[key]", "date"),
@@ -114,7 +119,7 @@ async def test_what_makes_no_sense_is_refused_in_clear_words(
     assert answer.status_code == 422, problem
     errors = problem.get("errors", ())
     if pointer is None:
-        assert words.lower() in problem["detail"].lower()
+        assert words in problem["detail"]
         assert problem["type"] in {
             f"/problems/{what}" for what in ("unknown-calendar", "unusable-calendar", "unusable-policy")
         }

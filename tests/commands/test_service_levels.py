@@ -147,6 +147,15 @@ async def test_a_policy_names_calendars_and_teams_that_there_are(alpha: Workspac
     [
         ({"match": {"tags": []}}, "match.tags: an empty list holds for no ticket"),
         ({"targets": [TARGETS[0], TARGETS[0]]}, "targets.1: it is for the same metric and tickets as targets.0"),
+        (
+            {"targets": [TARGETS[0], TARGETS[0] | {"match": {"priorities": ["low"]}}]},
+            "targets.1: targets.0 is for this metric of all tickets",
+        ),
+        ({"targets": [TARGETS[0] | {"match": {"priorities": ["low"]}}, TARGETS[0]]}, None),
+        (
+            {"targets": [TARGETS[0] | {"steps": [{"offset_seconds": -60, "action": "remind"}] * 2}]},
+            "targets.0.steps.1: it is the same as targets.0.steps.0",
+        ),
         ({"targets": [TARGETS[0] | {"end_of_day": True}]}, "targets.0.end_of_day: only a target in business_days"),
         ({"targets": [TARGETS[0] | {"unit": "business_days"}]}, None),
         ({"targets": [TARGETS[0] | {"unit": "business_days", "amount": 4_000}]}, "targets.0.amount: 4000 days"),

@@ -42,6 +42,8 @@ def holidays(closed: dict[str, str], working: list[str]) -> dict[str, Any]:
     [
         ({"time_zone": "Europe/Berlim"}, "'Europe/Berlim' is not a known time zone; did you mean Europe/Berlin"),
         ({"time_zone": "../../etc/passwd"}, "is not a known time zone"),
+        ({"time_zone": "localtime"}, "'localtime' is not a known time zone"),
+        ({"time_zone": "Factory"}, "'Factory' is not a known time zone"),
         ({"time_zone": ""}, "an IANA name like Europe/Berlin is wanted"),
         ({"hours": {}}, "hours: there are none in any week"),
         ({"hours": {"mon": []}, "special_days": {"2026-01-01": [["09:00", "10:00"]]}}, "there are none in any week"),
