@@ -18,11 +18,13 @@ from projections.registry import VIEWS
 from projections.runner import Runner
 from projections.sla_clock import VIEW, ClockFilter, clocks_of, count_clocks, list_clocks
 from projections.ticket_queue import QueueFilter, count_tickets, list_tickets
+from storage.database import Database
 from tests.projections.desk_days import DeskDays, as_recorded, record
 
 if TYPE_CHECKING:
     from projections.table import Row
     from storage.database import Workspace
+    from storage.settings import Settings
 
 NINE = datetime(2026, 3, 2, 9, tzinfo=UTC)
 ANN = UUID(int=1)
@@ -232,3 +234,20 @@ async def test_due_within_is_by_the_end_of_a_span_that_a_list_keeps(alpha: Works
     assert len((await list_tickets(alpha, before, limit=500)).items) == sum(due < now + span for due, _ in soon)
     with pytest.raises(ValueError, match="depends on when"):
         await list_tickets(alpha, within)
+
+
+async def test_calendars_adopted_since_are_known_to_a_process_that_only_reads(
+    settings: Settings, alpha: Workspace
+) -> None:
+    desk = DeskDays(14, tickets=60)
+    events = desk.first()
+    async with await Database.open(settings) as other:
+        reading = await other.workspace("alpha")
+        for _ in range(6):
+            events = [*events, *desk.more(120)]
+            await record(alpha, events)
+            events = []
+            await Runner(alpha.database, VIEWS).catch_up(alpha)
+            expected = (await list_clocks(alpha, now=desk.at, limit=500)).items
+            assert (await list_clocks(reading, now=desk.at, limit=500)).items == expected
+    assert any(one.terms is not None and one.terms.calendar is not None for one in expected)
