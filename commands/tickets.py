@@ -468,6 +468,8 @@ async def _choose_terms(decision: Decision, ticket: Ticket, tier: Tier | None = 
     if tier is None and ticket.attributes == ticket.attributes_before():
         return
     book = await decision.book()
+    if tier is None and not book.policies:
+        return  # there is nothing to choose from
     if tier is None and ticket.tier is None and book.asks_for_tiers:
         tier = await _tier(decision, ticket.requester_id)  # opened before tickets kept it
     ticket.choose_terms(book=book, tier=tier, act=decision.act)
