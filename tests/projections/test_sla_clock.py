@@ -239,7 +239,7 @@ async def test_due_within_is_by_the_end_of_a_span_that_a_list_keeps(alpha: Works
 async def test_calendars_adopted_since_are_known_to_a_process_that_only_reads(
     settings: Settings, alpha: Workspace
 ) -> None:
-    desk = DeskDays(14, tickets=60)
+    desk = DeskDays(1, tickets=60)
     events = desk.first()
     async with await Database.open(settings) as other:
         reading = await other.workspace("alpha")
