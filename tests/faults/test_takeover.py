@@ -134,7 +134,7 @@ async def test_deadlines_are_announced_once_whatever_becomes_of_the_timer(
     await desk.adopt(replies_within(60, Step(offset_seconds=60, action="notify", note="Please call.")))
     first = await owner(alpha, of=set(timing))
     (other,) = set(timing) - {first}
-    tickets = [desk.opening() for _ in range(1_000)]
+    tickets = [desk.opening() for _ in range(400)]
     await desk.keep(*tickets)
     await announced(alpha, at_least=1)
     os.kill(first, ending)
