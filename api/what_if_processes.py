@@ -84,3 +84,5 @@ class WhatIfProcesses:
             with suppress(ProcessLookupError):
                 process.kill()
             await ended
+        if process.stdin is not None:
+            process.stdin.close()

@@ -54,8 +54,9 @@ async def _serve(told: dict[str, Any]) -> None:
     loop, pipe = asyncio.get_running_loop(), sys.stdin.fileno()
 
     def leave() -> None:
-        loop.remove_reader(pipe)
-        task.cancel()
+        # Once: a second cancellation would keep it from putting back what it is at.
+        if loop.remove_reader(pipe):
+            task.cancel()
 
     loop.add_signal_handler(signal.SIGTERM, leave)
     loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the parent's to answer
