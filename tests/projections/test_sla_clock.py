@@ -241,13 +241,14 @@ async def test_calendars_adopted_since_are_known_to_a_process_that_only_reads(
 ) -> None:
     desk = DeskDays(1, tickets=60)
     events = desk.first()
+    follower = Runner(alpha.database, VIEWS)
     async with await Database.open(settings) as other:
         reading = await other.workspace("alpha")
         for _ in range(6):
             events = [*events, *desk.more(120)]
             await record(alpha, events)
             events = []
-            await Runner(alpha.database, VIEWS).catch_up(alpha)
+            await follower.catch_up(alpha)
             expected = (await list_clocks(alpha, now=desk.at, limit=500)).items
             assert (await list_clocks(reading, now=desk.at, limit=500)).items == expected
     assert any(one.terms is not None and one.terms.calendar is not None for one in expected)
