@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from commands.execution import Decision, command
 from commands.holidays import Holidays
@@ -19,7 +19,38 @@ from domain.text import Label, Text
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from pydantic.config import JsonDict
+
 Terms = TypeVar("Terms", bound=BaseModel)
+
+OFFICE: Final[JsonDict] = {
+    "name": "office",
+    "time_zone": "Europe/Berlin",
+    "hours": {"mon": [["08:00", "12:00"], ["13:00", "18:00"]], "fri": [["22:00", "06:00"]]},
+    "holidays": {"country": "DE", "subdivision": "BY", "years": [2026, 2027]},
+    "closed_days": {"2026-12-24": "Christmas Eve"},
+    "special_days": {"2026-12-31": [["09:00", "12:00"]]},
+}
+WITHIN_HOURS: Final[JsonDict] = {
+    "name": "gold",
+    "order": 10,
+    "match": {"tiers": ["gold"]},
+    "calendar": "office",
+    "targets": [
+        {
+            "metric": "first_reply",
+            "match": {"priorities": ["urgent", "high"]},
+            "amount": 3600,
+            "steps": [
+                {"offset_seconds": -900, "action": "remind"},
+                {"offset_seconds": 0, "action": "raise_level", "level": 2},
+            ],
+        },
+        {"metric": "total_resolution", "amount": 3, "unit": "business_days", "end_of_day": True},
+    ],
+    "pauses": {"total_resolution": ["pending"]},
+}
+"""What a calendar and a policy may look like, for the interactive documentation."""
 
 
 class ServiceLevelsCommand(Command):
@@ -36,11 +67,15 @@ class ServiceLevelsCommand(Command):
 class AdoptCalendar(ServiceLevelsCommand, CalendarTerms):
     """Adopt a version of a calendar; holidays are those of a country or region as known now, or dates of one's own."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [OFFICE]})
+
     holidays: Holidays = None
 
 
 class AdoptPolicy(ServiceLevelsCommand, PolicyTerms):
     """Adopt a version of a policy."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [WITHIN_HOURS]})
 
 
 class RetirePolicy(ServiceLevelsCommand):

@@ -49,13 +49,15 @@ class HolidaySet(BaseModel):
     The dates themselves are kept, so that a newer edition of the source changes nothing until it is adopted.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     country: DayName
     subdivision: DayName | None = None
+    """A region of it, such as `BY`."""
     source: DayName
     """The package and its version, as `holidays 0.109`."""
     years: tuple[int, ...]
+    """Those that were looked up; of others nothing is said."""
     closed: dict[date, DayName]
     """Date → name of the holiday."""
     working: tuple[date, ...] = ()
@@ -72,12 +74,18 @@ class CalendarTerms(BaseModel):
     is the local date from which on this version counts, before it those that were adopted earlier; None: always.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     time_zone: str
+    """An IANA name, as `Europe/Berlin`."""
     hours: dict[Weekday, Windows]
+    """Weekday → windows such as `["09:00", "17:00"]`; one that closes no later than it opens ends on the next day."""
     holidays: HolidaySet | None = None
     closed_days: dict[date, DayName] = Field(default_factory=dict)
+    """Date → why it is closed."""
     special_days: dict[date, Windows] = Field(default_factory=dict)
+    """Date → its hours in place of those of its weekday: an extra open day, or a half day."""
     breaks: dict[date, Windows] = Field(default_factory=dict)
+    """Date → windows that are cut out of whatever it is open."""
     valid_from: date | None = None
+    """The local date from which on this version counts; null: always."""

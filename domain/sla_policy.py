@@ -79,7 +79,7 @@ class Attributes(NamedTuple):
 class Match(BaseModel):
     """Which tickets: every field that is given has to hold, with any one of its values; of tags, any one on the ticket."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     priorities: tuple[Priority, ...] | None = None
     tiers: tuple[Tier, ...] | None = None
@@ -109,9 +109,10 @@ class Step(BaseModel):
     history; the others are ordinary commands with the breach, or what is to come, as their cause.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     offset_seconds: Annotated[int, Field(ge=-LONGEST_SECONDS, le=LONGEST_SECONDS, strict=True)]
+    """How long after the deadline, or before it where negative."""
     action: Literal["remind", "notify", "raise_level", "reassign"]
     note: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(printable_text)] | None = None
     """For `notify`: what the note on the ticket says; without one it says what falls due."""
@@ -130,14 +131,17 @@ class Target(BaseModel):
     clock, or with `end_of_day` when that day closes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     metric: Metric
     match: Match = Match()
     amount: Annotated[int, Field(gt=0, le=LONGEST_SECONDS, strict=True)]
+    """Seconds, or days where the unit is business_days."""
     unit: Unit = Unit.BUSINESS
     end_of_day: bool = False
+    """Of business_days: until the last of them closes."""
     steps: tuple[Step, ...] = ()
+    """What is done around the deadline."""
 
 
 class PolicyTerms(BaseModel):
@@ -149,14 +153,19 @@ class PolicyTerms(BaseModel):
     always open.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     order: Annotated[int, Field(ge=0, le=1_000_000, strict=True)] = 100
+    """Policies are tried in this order, those of the same by name; a ticket goes by the first that matches."""
     match: Match = Match()
     calendar: Label | None = None
+    """The calendar whose opening hours count; null: always open."""
     targets: tuple[Target, ...]
+    """What is promised: of each metric the first that matches a ticket counts."""
     pauses: dict[Metric, tuple[Status, ...]] = Field(default_factory=dict)
+    """Metric → statuses in which it stands still, where not as usual."""
     until_closed: tuple[SettledMetric, ...] = ()
+    """Metrics that are owed until a ticket is closed, and run on while it is solved."""
 
     def target(self, metric: Metric, ticket: Attributes) -> Target | None:
         """Give what is promised of a metric on a ticket; None: nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import pytest
 from api.command_routes import path_of
 from api.problems import KINDS, all_kinds
 from commands.catalogue import COMMANDS
+from commands.service_levels import AdoptCalendar, AdoptPolicy
 
 if TYPE_CHECKING:
     import httpx
     from fastapi import FastAPI
+    from pydantic import BaseModel
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +52,17 @@ async def test_every_route_but_the_documentation_is_described(app: FastAPI, clie
     described = {(path, method.upper()) for path, methods in schema["paths"].items() for method in methods}
     served = {(route.path, *route.methods) for route in app.routes}  # type: ignore[attr-defined]
     assert served - described == {("/docs", "GET"), ("/docs/{name}", "GET"), ("/openapi.json", "GET")}
+
+
+@pytest.mark.parametrize(("model", "field"), [(AdoptCalendar, "hours"), (AdoptPolicy, "targets")])
+async def test_what_is_adopted_is_described_with_an_example_that_is_taken(
+    client: httpx.AsyncClient, model: type[BaseModel], field: str
+) -> None:
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    described = schemas[model.__name__]
+    (example,) = described["examples"]
+    model.model_validate_json(json.dumps(example))
+    assert described["properties"][field]["description"]
 
 
 async def test_the_documentation_page_needs_no_other_host(client: httpx.AsyncClient) -> None:
