@@ -30,7 +30,7 @@ class LineKind(StrEnum):
     COUNTED = "counted"
     """A stretch of opening hours, or of time around the clock, that has gone by and counts."""
     AHEAD = "ahead"
-    """A stretch that will count before the deadline if the clock runs on from now."""
+    """A stretch that will count before the deadline if the clock runs on from now, or would have if it had not ended."""
     STOOD_STILL = "stood_still"
     """A pause; `counted` is how much time it held that would have counted."""
     WORKING_DAYS = "working_days"
@@ -127,9 +127,17 @@ def _walk(clock: Clock, levels: Levels, until: int) -> Iterator[Line]:
                 continue
             total += ends - begins
             kind = LineKind.COUNTED if ends <= until else LineKind.AHEAD
-            yield _line(kind, "counted" if kind is LineKind.COUNTED else "to come", begins, ends, ends - begins, total)
+            yield _line(kind, _WHAT[kind, clock.ended is None], begins, ends, ends - begins, total)
     for mark in marks:
         yield _mark(clock, mark, total)
+
+
+_WHAT: Final = {
+    (LineKind.COUNTED, True): "counted",
+    (LineKind.COUNTED, False): "counted",
+    (LineKind.AHEAD, True): "to come",
+    (LineKind.AHEAD, False): "not needed",
+}
 
 
 def _stretches(clock: Clock, levels: Levels, last: int) -> Iterator[tuple[int, int, bool]]:

@@ -70,6 +70,13 @@ def test_how_a_clock_ended_is_said_where_it_did_also_after_the_deadline() -> Non
     assert said(lines, LineKind.STATE) == ["breached at Tue 2026-05-05 12:00:00 UTC"]
 
 
+def test_what_was_left_when_a_clock_ended_is_said_not_to_have_been_needed() -> None:
+    story = Story(priority=Priority.URGENT).reply(45)
+    assert said(explain(story.clock(FIRST), story.book, minutes(DAY)), LineKind.AHEAD) == [
+        "not needed Mon 2026-05-04 12:45:00 UTC to Mon 2026-05-04 13:00:00 UTC: 0:15:00"
+    ]
+
+
 def test_working_days_are_said_before_the_paused_hours_that_are_added_to_them() -> None:
     story = Story(book=desk(a_policy(promise(WORK, 2, days=True)))).pending(HOUR).resume(2 * HOUR)
     lines = explain(story.clock(WORK), story.book, minutes(DAY))
