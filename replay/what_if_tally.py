@@ -177,8 +177,3 @@ def spread(microseconds: Sequence[int] | array[int]) -> Spread:
         return ordered[-(-number * hundredths // 100) - 1] / _SECOND if number else None
 
     return Spread(count=number, p50=at(50), p90=at(90), p95=at(95), p99=at(99))
-
-
-def place_of(outcome: Outcome) -> int:
-    """Give an outcome as it is counted."""
-    return OUTCOMES.index(outcome)
