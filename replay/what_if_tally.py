@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from domain.sla_terms import Metric
-from replay.what_if_report import GROUPINGS, OUTCOMES, Counts, Grouping, Line, Outcome, Spread
+from replay.what_if_report import GROUPINGS, OUTCOMES, Counts, Grouping, Line, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
