@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from commands.desk import NotFound
 from commands.execution import Decision, command
+from commands.instants import Instant
 from commands.request import EVERYBODY, Command, UnknownReference
 from domain.agent import Agent
 from domain.attachment import MOST_IN_A_MESSAGE, Attachment, NamedAttachment
@@ -45,7 +46,7 @@ class TicketCommand(Command):
 
     reason: Text | None = None
     occurred_at: Annotated[
-        AwareDatetime | None,
+        Instant | None,
         Field(description="When it happened, in the past; for credentials with the scope backdate."),
     ] = None
 
@@ -139,7 +140,7 @@ class CategoriseTicket(TicketCommand):
 class SetPending(TicketCommand):
     """Wait for the requester, at most until a wake-up where one is given."""
 
-    wake_at: AwareDatetime | None = None
+    wake_at: Instant | None = None
 
 
 class PutOnHold(TicketCommand):
@@ -201,7 +202,7 @@ class SetDueDate(TicketCommand):
     """Say when a metric is due, whatever its policy says; null lets the policy say again."""
 
     metric: Metric
-    due_at: AwareDatetime | None
+    due_at: Instant | None
     reason: Text
 
 

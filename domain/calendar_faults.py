@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 DAY_SECONDS: Final = 86_400
 WEEK_SECONDS: Final = 7 * DAY_SECONDS
-MOST_WINDOWS: Final = 48
-"""Of one day."""
+MOST_WINDOWS: Final = 288
+"""Of one day: one every five minutes. Each costs some microseconds a day of every year that is worked out."""
 MOST_DATES: Final = 5_000
 """Spoken of one by one, of each kind."""
 

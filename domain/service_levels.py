@@ -181,8 +181,12 @@ class Book:
 
     @property
     def asks_for_tiers(self) -> bool:
-        """Whether it may depend on the customer's tier which policy a ticket goes by."""
-        return any(match.tiers is not None for match, _ in self._choices)
+        """Whether it may depend on the customer's tier what a ticket is promised."""
+        return any(
+            one.tiers is not None
+            for match, terms in self._choices
+            for one in (match, *(target.match for target in self.policy(terms).targets))
+        )
 
     def choose(self, ticket: Attributes) -> SlaTerms | None:
         """Give the terms that a ticket goes by from now on.

@@ -189,6 +189,10 @@ async def test_only_a_credential_with_the_scope_says_when_something_occurred(des
     before = {"text": "Earlier.", "occurred_at": "2020-01-01T00:00:00Z"}
     answer = await desk.post(path, before, headers=clerk)
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/occurred-before-opening")
+    for beyond in ("0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"):
+        answer = await desk.post(path, {"text": "Some time.", "occurred_at": beyond}, headers=clerk)
+        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "#/occurred_at")
+        assert "1900 to 2199" in answer.json()["errors"][0]["detail"]
     await desk.catch_up()
     listed = (await desk.get(f"/audit-trail?ticket={ticket['id']}", role=Role.AUDITOR)).json()["items"]
     (reply,) = {(item["occurred_at"], item["recorded_at"]) for item in listed if item["topic"] == "ticket.replied"}

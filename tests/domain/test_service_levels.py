@@ -113,8 +113,15 @@ def test_a_ticket_goes_by_the_first_policy_that_holds_by_order_and_then_by_name(
     assert book.in_force == ("vip", "a", "b")
     assert book.choose(TICKET) == SlaTerms(policy="a", policy_version=1)
     assert book.choose(TICKET._replace(tier=Tier.VIP)) == SlaTerms(policy="vip", policy_version=1)
-    assert book.asks_for_tiers
-    assert not EMPTY_BOOK.with_policy("b", policy()).asks_for_tiers
+
+
+def test_a_book_knows_whether_tiers_matter_to_which_policy_it_is_or_to_what_that_promises() -> None:
+    only_gold = Target(metric=Metric.FIRST_REPLY, amount=60, match=Match(tiers=(Tier.GOLD,)))
+    plain = policy()
+    assert not EMPTY_BOOK.with_policy("a", plain).asks_for_tiers
+    assert EMPTY_BOOK.with_policy("a", policy(tiers=(Tier.VIP,))).asks_for_tiers
+    tiered = plain.model_copy(update={"targets": (only_gold, *plain.targets)})
+    assert EMPTY_BOOK.with_policy("a", tiered).asks_for_tiers
 
 
 @pytest.mark.parametrize(
