@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from projections.page import Page
-    from projections.table import Rows
+    from projections.table import Row, Rows
     from projections.view import Reference, View
     from storage.codec import Recorded
     from storage.database import Workspace
@@ -95,21 +95,34 @@ async def _kept(workspace: Workspace) -> _Known:
     return kept
 
 
-def folded(view: View, rows: Rows, recorded: Iterable[Recorded], told: Told | None) -> Rows:
+def folded(
+    view: View, rows: Rows, recorded: Iterable[Recorded], told: Told | None, *, unfinished: bool = False
+) -> Rows:
     """Fold events with what the view looks up. Where that fails for want of what cannot be read, says so.
+
+    Rows may be left `unfinished`, to be given to `finish` before they are written.
 
     Raises UnreadableEvent, and whatever the fold does.
     """
+    fold = view.follow if unfinished and view.follow is not None else view.fold
     if view.reference is None:
-        return view.fold(rows, recorded)
+        return fold(rows, recorded)
     if told is None:
         message = f"{view.label} was given nothing to look up"
         raise LookupError(message)
     try:
-        return view.fold(rows, recorded, told.value)
+        return fold(rows, recorded, told.value)
     except UnreadableEvent:
         raise
     except Exception as error:
         if told.unreadable is not None:
             raise told.unreadable from error
         raise
+
+
+def finish(view: View, rows: Iterable[Row], told: Told | None) -> None:
+    """Work out what was left unfinished in rows, in place."""
+    if view.follow is not None and view.finish is not None:
+        looked_up = () if told is None else (told.value,)
+        for row in rows:
+            view.finish(row, *looked_up)

@@ -14,10 +14,10 @@ from domain import ticket_timeline
 from domain.priority import Priority
 from domain.service_levels import EMPTY_BOOK
 from domain.sla_announcements import next_at
-from domain.sla_clocks import FINISHED, clocks, falls_due
+from domain.sla_clocks import FINISHED, falls_due
 from domain.spans import instant
 from domain.status import Status
-from domain.ticket_timeline import after, encode
+from domain.ticket_timeline import TERMS, after, encode, sla_terms
 from projections.listing import Counts, Listing, count_rows, find_row, list_rows, summarise
 from projections.promises import BY_BOOK, clocks_by, timeline_in
 from projections.selection import Sort, Where
@@ -125,16 +125,35 @@ def fold(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> R
     """
     changed, timelines = _followed(rows, recorded)
     for key, timeline in timelines.items():
-        row = changed[key]
-        row["timeline"] = text = encode(timeline)
-        found = clocks_by(text, timeline, book)
-        row["due_at"] = _due(found)
-        row["timer_at"] = next_at(timeline, book, found)
-        wake_at = row["wake_at"]
-        # The history of an imported ticket waits for nothing.
-        if wake_at is not None and timeline.announces_from is not None:
-            row["timer_at"] = wake_at if row["timer_at"] is None else min(wake_at, row["timer_at"])
+        changed[key]["timeline"] = timeline
+        finish(changed[key], book)
     return changed
+
+
+def follow(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> Rows:
+    """Follow tickets as `fold` does, but for clocks, which `finish` works out. Raises LookupError as it would."""
+    changed, timelines = _followed(rows, recorded)
+    for key, timeline in timelines.items():
+        changed[key]["timeline"] = timeline
+        terms = sla_terms(timeline.latest(TERMS))
+        book.hours(terms)
+        book.policy(terms)
+    return changed
+
+
+def finish(row: Row, book: Book = EMPTY_BOOK) -> None:
+    """Work out the clocks of a ticket whose timeline is not written down yet, and write it down."""
+    timeline = row["timeline"]
+    if isinstance(timeline, str):
+        return
+    row["timeline"] = text = encode(timeline)
+    found = clocks_by(text, timeline, book)
+    row["due_at"] = _due(found)
+    row["timer_at"] = next_at(timeline, book, found)
+    wake_at = row["wake_at"]
+    # The history of an imported ticket waits for nothing.
+    if wake_at is not None and timeline.announces_from is not None:
+        row["timer_at"] = wake_at if row["timer_at"] is None else min(wake_at, row["timer_at"])
 
 
 def step(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> Rows:
@@ -142,7 +161,9 @@ def step(rows: Rows, recorded: Iterable[Recorded], book: Book = EMPTY_BOOK) -> R
     changed, timelines = _followed(rows, recorded)
     for key, timeline in timelines.items():
         row = changed[key]
-        row["timeline"], row["due_at"], row["timer_at"] = timeline, _due(clocks(timeline, book)), None
+        # Found by what it says where the queue was there before.
+        found = clocks_by(encode(timeline), timeline, book)
+        row["timeline"], row["due_at"], row["timer_at"] = timeline, _due(found), None
     return changed
 
 
@@ -269,6 +290,8 @@ VIEW: Final = View(
     reads=READS,
     stream_local=True,
     reference=BY_BOOK,
+    follow=follow,
+    finish=finish,
 )
 
 

@@ -42,7 +42,9 @@ class View:
     third argument is what that makes of its stream. `topics` None means every event. `reads` are the fields of events that the fold looks at, beside stream and version; a rebuild decodes no
     others. `stream_local` says that a row depends on the events of one stream alone, so that a rebuild may divide the
     streams among processes. A view `at_leisure` may be a tenth of a second late while there is much to do, so that the
-    others are not. A change of table or fold is a new `version`, built beside the old one.
+    others are not. A rebuild, which holds rows over many pages, may `follow`
+    instead: as `fold` does and failing where it fails, but for what only the last state of a row decides, which `finish`
+    works out in place before the row is written. A change of table or fold is a new `version`, built beside the old one.
     """
 
     name: str
@@ -54,6 +56,8 @@ class View:
     reads: frozenset[str] | None = None
     stream_local: bool = False
     at_leisure: bool = False
+    follow: Callable[..., Rows] | None = None
+    finish: Callable[..., None] | None = None
     reference: Reference | None = None
 
     @property

@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Identifier
 from projections import bookkeeping
 from projections.bookkeeping import Mark
 from projections.extract import Extract
-from projections.reference import folded, read_on
+from projections.reference import finish, folded, read_on
 from projections.view import ViewError
 from replay.held_rows import Held, Stretch
 from replay.making_way import make_way_on_server
@@ -179,10 +179,12 @@ class Lane:
         missing = met - begun - held.streams
         held.move(self._written, missing & self._written.streams)
         held.load(await self._shadow.load(self._looking, missing - self._written.streams))
-        held.take(met, await self.folded(page, held.rows))
+        held.take(met, await self.folded(page, held.rows, unfinished=True))
         if last or len(held.rows) >= self._most or held.pages >= HELD_PAGES:
             await self._settle()
-            self._writing = asyncio.create_task(self._write(page.ceiling, held.loaded, held.changed()))
+            changed = held.changed()
+            finish(self._site.view, changed.values(), self._told)
+            self._writing = asyncio.create_task(self._write(page.ceiling, held.loaded, changed))
             self._held, self._written = Held(), held
 
     async def _look_up(self, upto: int) -> None:
@@ -232,13 +234,13 @@ class Lane:
         except UnreadableEvent as error:
             raise RebuildFailed.at(error.row, self._site.view, error) from error
 
-    async def folded(self, page: Stretch, rows: Rows) -> Rows:
-        """Give the rows that a page changes. Raises RebuildFailed, which names the event."""
+    async def folded(self, page: Stretch, rows: Rows, *, unfinished: bool = False) -> Rows:
+        """Give the rows that a page changes, `unfinished` as they may be held. Raises RebuildFailed, which names the event."""
         view = self._site.view
         await self._look_up(page.ceiling.position)
         try:
             recorded = self._extract.recorded(page.rows) if page.recorded is None else page.recorded
-            return folded(view, rows, recorded, self._told)
+            return folded(view, rows, recorded, self._told, unfinished=unfinished)
         except UnreadableEvent as error:
             raise RebuildFailed.at(error.row, view, error) from error
         except Exception as error:

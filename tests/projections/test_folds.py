@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from copy import deepcopy
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,32 @@ def test_a_batch_may_be_cut_anywhere(view: View, seed: int, cuts: list[int]) -> 
     desk = DeskDays(seed)
     recorded = as_recorded([*desk.first(), *desk.more(120)])
     assert folded(view, recorded, cuts) == folded(view, recorded)
+
+
+@pytest.mark.parametrize("view", [view for view in VIEWS if view.follow is not None], ids=lambda view: view.name)
+@MANY
+@given(seed=some.integers(0, 10_000), cuts=some.lists(some.integers(0, 400), max_size=8), now_and_then=some.randoms())
+def test_rows_that_are_followed_over_pages_and_finished_now_and_then_are_those_that_are_folded(
+    view: View, seed: int, cuts: list[int], now_and_then: random.Random
+) -> None:
+    desk = DeskDays(seed)
+    recorded = as_recorded([*desk.first(), *desk.more(120)])
+    assert view.follow is not None
+    assert view.finish is not None
+    (looked_up,) = told(view, recorded)
+
+    def fold(rows: Rows, page: Sequence[Recorded], book: Any) -> Rows:
+        changed = follow(rows, page, book)
+        for row in changed.values():
+            if now_and_then.random() < 0.2:
+                finish(row, book)
+        return changed
+
+    follow, finish = view.follow, view.finish
+    rows = folded(dataclasses.replace(view, fold=fold), recorded, cuts)
+    for row in rows.values():
+        finish(row, looked_up)
+    assert rows == folded(view, recorded)
 
 
 @pytest.mark.parametrize("view", LOCAL, ids=lambda view: view.name)

@@ -73,7 +73,7 @@ def failing_at(view: View, position: int) -> View:
                 raise RuntimeError(message)
         return view.fold(rows, page, *told)
 
-    return dataclasses.replace(view, fold=fold)
+    return dataclasses.replace(view, fold=fold, follow=None)
 
 
 async def test_views_of_both_workspaces_follow_their_own_logs(

@@ -77,7 +77,7 @@ def folding(change: Callable[[Rows], Any], view: View = QUEUE, **fields: Any) ->
         change(changed)
         return changed
 
-    return replace(view, fold=fold, **fields)
+    return replace(view, fold=fold, follow=None, **fields)
 
 
 def high_is_urgent(rows: Rows) -> None:
@@ -191,7 +191,7 @@ async def test_a_new_version_is_absent_until_it_is_built_whole_beside_the_old_on
     def with_level(rows: Rows, recorded: Iterable[Recorded], *told: Any) -> Rows:
         return QUEUE.fold({key: {"level": 0, **row} for key, row in rows.items()}, recorded, *told)
 
-    view = folding(other_columns, replace(NEXT, table=wider, fold=with_level))
+    view = folding(other_columns, replace(NEXT, table=wider, fold=with_level, follow=None))
     others = [one for one in VIEWS if one.name != QUEUE.name]
     await catch_up(alpha, view, *others)
     assert await tables(alpha) == [f"v{QUEUE.version}", f"v{QUEUE.version}_past"]

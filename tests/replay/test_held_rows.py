@@ -64,9 +64,9 @@ async def test_rows_that_are_being_written_while_the_next_pages_change_them_agai
             await next_folded.wait()  # which does not wait for this
         await write(self, ceiling, before, changed)
 
-    async def counted(self: Any, page: Any, rows: Rows) -> Rows:
+    async def counted(self: Any, page: Any, rows: Rows, **how: Any) -> Rows:
         next_folded.set()
-        return await folded(self, page, rows)
+        return await folded(self, page, rows, **how)
 
     def watched(self: Held, others: Held, streams: Any) -> None:
         nonlocal moved
